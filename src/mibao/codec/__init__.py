@@ -1,0 +1,1 @@
+"""Values to bytes and back, without secrets: canonical encoding, records, frames, fixed point, tensor tables."""
