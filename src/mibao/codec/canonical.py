@@ -39,9 +39,7 @@ def decode(data: bytes, *, max_bytes: int) -> Value:
     if len(data) > max_bytes:
         raise IntegrityError(f"canonical record: expected at most {max_bytes} bytes, got {len(data)}")
     try:
-        value: Value = cbor2.loads(
-            data, max_depth=MAX_DEPTH + 1, allow_indefinite=False, allow_duplicate_keys=False
-        )
+        value: Value = cbor2.loads(data, max_depth=MAX_DEPTH + 1, allow_indefinite=False, allow_duplicate_keys=False)
         canonical = encode(value)
     except (cbor2.CBORDecodeError, InputError, OverflowError) as error:
         raise IntegrityError("canonical record: not well formed") from error

@@ -34,7 +34,8 @@ def to_integers(values: Float64[ndarray, "d"], *, scale_bits: int, bound: float)
     largest = float(np.max(np.abs(values), initial=0.0))
     if largest > bound:
         raise InputError(f"fixed point: expected values within ±{bound:g}, got one of magnitude {largest:g}")
-    return np.rint(np.ldexp(values, scale_bits)).astype(np.int64)
+    integers: Int64[ndarray, "d"] = np.rint(np.ldexp(values, scale_bits)).astype(np.int64)
+    return integers
 
 
 def from_integers(integers: Int64[ndarray, "d"], *, scale_bits: int) -> Float64[ndarray, "d"]:

@@ -39,13 +39,14 @@ def from_value(value: Value) -> Event:
     if not isinstance(value, dict) or set(value) != {"kind", "fields"}:
         raise IntegrityError("event record: expected exactly the keys 'kind' and 'fields'")
     kind, stored = value["kind"], value["fields"]
-    event_type = event_kinds().get(kind) if isinstance(kind, str) else None
-    if event_type is None or not isinstance(stored, dict):
+    if not isinstance(kind, str) or kind not in event_kinds() or not isinstance(stored, dict):
         raise IntegrityError("event record: unknown kind of event")
+    event_type = event_kinds()[kind]
     declared = field_types(event_type)
     if set(stored) != set(declared):
         raise IntegrityError(f"event record {kind}: expected the fields {', '.join(declared)}")
-    return event_type(**{name: _field_from_value(stored[name], declared[name], f"{kind}.{name}") for name in declared})
+    held = {name: _field_from_value(stored[name], of_type, f"{kind}.{name}") for name, of_type in declared.items()}
+    return event_type(**held)
 
 
 def encode(event: Event) -> bytes:
