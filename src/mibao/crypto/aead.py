@@ -6,12 +6,14 @@ more than 2**32 messages under one key (NIST SP 800-38D, section 8.3).
 
 from __future__ import annotations
 
-from collections.abc import Buffer
+from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mibao.errors import InputError, IntegrityError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 KEY_BYTES = 32
 NONCE_BYTES = 12

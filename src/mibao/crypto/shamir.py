@@ -47,9 +47,7 @@ def split(secret: bytes, *, threshold: int, indices: Sequence[int], randomness: 
     if not 1 <= threshold <= len(indices):
         raise InputError(f"secret sharing: expected a threshold of 1 to {len(indices)}, got {threshold}")
     if len(randomness) != randomness_bytes(threshold):
-        raise InputError(
-            f"secret sharing: expected {randomness_bytes(threshold)} random bytes, got {len(randomness)}"
-        )
+        raise InputError(f"secret sharing: expected {randomness_bytes(threshold)} random bytes, got {len(randomness)}")
     coefficients = [int.from_bytes(secret, "big")]
     for start in range(0, len(randomness), _COEFFICIENT_BYTES):
         coefficients.append(int.from_bytes(randomness[start : start + _COEFFICIENT_BYTES], "big") % PRIME)
