@@ -1,0 +1,1 @@
+"""Ours and the peer, measured in turn: ``python -m benchmarks [pillar ...]``."""

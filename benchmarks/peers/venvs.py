@@ -1,0 +1,65 @@
+"""Each peer in a virtual environment of its own, made on first use and asked by subprocess.
+
+A peer's script stands beside this file, imports nothing of mibao, and prints one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VENVS = ROOT / ".venv-peers"
+
+REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
+    "cryptotensors": ("cryptotensors==0.2.3", "numpy>=2", "safetensors>=0.5"),
+    "pymerkle": ("pymerkle==7.0.0",),
+    "tenseal": ("tenseal==0.3.18", "numpy>=2"),
+}
+
+
+def interpreter(peer: str) -> Path:
+    """The Python of ``peer``'s environment, installing it first where needed.
+
+    Raises:
+        KeyError: no requirements are written down for ``peer``.
+        subprocess.SubprocessError: it does not install.
+    """
+    wanted = "\n".join(REQUIREMENTS[peer])
+    venv = VENVS / peer
+    python, stamp = venv / "bin" / "python", venv / "installed.txt"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        print(f"installing the peer {peer} into {venv.relative_to(ROOT)} ...", file=sys.stderr)
+        _run([sys.executable, "-m", "venv", "--clear", str(venv)], timeout_s=120)
+        _run([str(python), "-m", "pip", "install", "-qq", *REQUIREMENTS[peer]], timeout_s=900)
+        stamp.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def ask(peer: str, script: str, *arguments: str, timeout_s: float = 600) -> dict[str, float]:
+    """What ``benchmarks/peers/<script>`` of ``peer`` prints as its last line, from a fresh process.
+
+    Raises:
+        subprocess.SubprocessError: the peer does not install, fails, or takes longer than ``timeout_s``.
+    """
+    return ask_python(interpreter(peer), str(Path(__file__).with_name(script)), *arguments, timeout_s=timeout_s)
+
+
+def ask_python(python: Path, *arguments: str, timeout_s: float = 600) -> dict[str, float]:
+    """The JSON object that a fresh ``python`` prints as its last line, run in the repository's root.
+
+    Raises:
+        subprocess.SubprocessError: the process fails or takes longer than ``timeout_s``.
+    """
+    answer: dict[str, float] = json.loads(_run([str(python), *arguments], timeout_s=timeout_s).splitlines()[-1])
+    return answer
+
+
+def _run(command: list[str], *, timeout_s: float) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=True
+    )
+    return done.stdout
