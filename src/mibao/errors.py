@@ -37,9 +37,16 @@ class MissingExtra(InputError):
 
 
 class IntegrityError(MibaoError):
-    """The bytes are not the ones that were protected; the message names the part, never the content."""
+    """The bytes are not the ones that were protected; the message names the part, never the content.
+
+    ``index`` counts from 0 where the part is one of many (an entry of a ledger), and is None elsewhere.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class KeyMismatch(MibaoError):

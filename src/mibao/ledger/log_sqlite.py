@@ -1,0 +1,306 @@
+"""A ledger as one SQLite file: its two tables, how it is opened, and what the file's errors mean.
+
+Entries lie in a table by position, each with its leaf hash; one row holds the signed checkpoint and the Merkle
+frontier, and changes in the transaction that adds entries. There is no other table, index, view or trigger: a
+file that holds one is refused, so that what is read is what was written.
+
+Source: SQLite, "Write-Ahead Logging" and "Defense Against The Dark Arts" (https://www.sqlite.org).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Column, Connection, Engine, Integer, LargeBinary, MetaData, Table, create_engine, event, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from mibao.errors import InputError, IntegrityError, MibaoError
+
+APPLICATION_ID = 0x6D62_6C67  # "mblg"
+FORMAT_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+MAX_VALUE_BYTES = 1 << 20
+READ_ATTEMPTS = 5
+_MAGIC = b"SQLite format 3\x00"
+_APPLICATION_ID_AT = slice(68, 72)
+
+_metadata = MetaData()
+ENTRIES = Table(
+    "entries",
+    _metadata,
+    Column("position", Integer, primary_key=True),
+    Column("entry", LargeBinary, nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+)
+HEAD = Table(
+    "head",
+    _metadata,
+    Column("id", Integer, primary_key=True),
+    Column("note", LargeBinary, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+)
+# The file must hold exactly these statements, so they stand here as text and not as SQLAlchemy would write them.
+SCHEMA = {
+    "entries": (
+        "CREATE TABLE entries (position INTEGER PRIMARY KEY, entry BLOB NOT NULL, leaf_hash BLOB NOT NULL) STRICT"
+    ),
+    "head": (
+        "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 0), note BLOB NOT NULL, frontier BLOB NOT NULL) STRICT"
+    ),
+}
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The signed checkpoint and the frontier, as stored."""
+
+    note: bytes
+    frontier: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One entry, as stored."""
+
+    position: int
+    entry: bytes
+    leaf_hash: bytes
+
+
+class Snapshot:
+    """One unchanging view of a stored ledger."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def head(self) -> Head:
+        """The stored checkpoint and frontier. Raises ``IntegrityError`` when they cannot be read."""
+        return read_head(self._connection)
+
+    def rows(self) -> Iterator[Row]:
+        """Every stored entry by position, without gaps, beginning at 0.
+
+        Raises:
+            IntegrityError: an entry is missing, out of order, of another type or unreadable; names its index.
+        """
+        expected = 0
+        query = select(ENTRIES.c.position, ENTRIES.c.entry, ENTRIES.c.leaf_hash).order_by(ENTRIES.c.position)
+        with storage_errors(lambda: f"entry {expected}", index=lambda: expected):
+            for position, entry, leaf_hash in self._connection.execute(query):
+                if position != expected:
+                    raise IntegrityError(f"entry {expected}: missing or out of order", index=expected)
+                if not isinstance(entry, bytes) or not isinstance(leaf_hash, bytes):
+                    raise IntegrityError(f"entry {expected}: a malformed row", index=expected)
+                yield Row(position=position, entry=entry, leaf_hash=leaf_hash)
+                expected += 1
+
+    def check_pages(self) -> None:
+        """Return if SQLite finds every page of the file in order. Raises ``IntegrityError`` otherwise."""
+        with storage_errors(lambda: "page structure"):
+            found = self._connection.exec_driver_sql("PRAGMA integrity_check(1)").scalars().all()
+        if found != ["ok"]:
+            raise IntegrityError("ledger file: its page structure is damaged")
+
+
+def read_head(connection: Connection) -> Head:
+    """The one row of the head table. Raises ``IntegrityError`` when it is missing, doubled or malformed."""
+    with storage_errors(lambda: "checkpoint"):
+        rows = connection.execute(select(HEAD.c.id, HEAD.c.note, HEAD.c.frontier).limit(2)).all()
+    if len(rows) != 1 or rows[0].id != 0:
+        raise IntegrityError("checkpoint: expected exactly one in the ledger")
+    note, frontier = rows[0].note, rows[0].frontier
+    if not isinstance(note, bytes) or not isinstance(frontier, bytes):
+        raise IntegrityError("checkpoint: a malformed row")
+    return Head(note=note, frontier=frontier)
+
+
+def create_file(path: Path, head: Head) -> None:
+    """Write an empty ledger to a path where no file is; it appears whole or not at all.
+
+    Raises:
+        InputError: there is a file already, or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        if path.exists():
+            raise FileExistsError
+        temporary.touch(exist_ok=False)
+        _write_empty(temporary, head)
+        # A link, unlike a rename, never replaces a file that another process has just made.
+        os.link(temporary, path)
+        _sync_folder(path.parent)
+    except FileExistsError as error:
+        raise InputError(f"{path}: expected no file there, a ledger is never overwritten") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be created ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_empty(path: Path, head: Head) -> None:
+    engine = _engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
+    with storage_errors(lambda: "new file"), engine.connect() as connection:
+        _set_pragmas(connection, "journal_mode=WAL", "synchronous=FULL")
+        with connection.begin():
+            _set_pragmas(connection, f"application_id={APPLICATION_ID}", f"user_version={FORMAT_VERSION}")
+            for statement in SCHEMA.values():
+                connection.exec_driver_sql(statement)
+            connection.execute(HEAD.insert(), {"id": 0, "note": head.note, "frontier": head.frontier})
+    engine.dispose()
+
+
+def open_for_append(path: Path) -> tuple[Engine, Connection]:
+    """A connection whose transactions take the write lock at once and are durable when they return.
+
+    Raises:
+        InputError: no file, not a ledger, or not writable.
+        IntegrityError: the file is damaged.
+    """
+    check_is_ledger(path)
+    engine = _engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
+    with storage_errors(lambda: "file header"):
+        connection = engine.connect()
+        _set_pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF", "cell_size_check=ON")
+        with connection.begin():
+            _check_schema(connection)
+    return engine, connection
+
+
+def read(path: Path, use: Callable[[Snapshot], Answer]) -> Answer:
+    """What ``use`` makes of one unchanging view of the ledger. Nothing is created or changed to take it.
+
+    Raises:
+        InputError: no file, not a ledger, or it is being written to so fast that no view could be had.
+        IntegrityError: the file is damaged; and whatever ``use`` raises.
+    """
+    for _ in range(READ_ATTEMPTS):
+        check_is_ledger(path)
+        before, locked = _fingerprint(path), _has_write_ahead_file(path)
+        try:
+            answer = _read_once(path, use, locked=locked)
+        except MibaoError:
+            if locked or _fingerprint(path) == before:
+                raise
+            continue  # a writer was at work under an unlocked view: what looked like damage may be none
+        if locked or _fingerprint(path) == before:
+            return answer
+    raise InputError(f"{path}: being written to by another process; try again")
+
+
+def check_is_ledger(path: Path) -> None:
+    """Return if the file begins as a ledger does.
+
+    Raises:
+        InputError: no file, not readable, not a ledger.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: expected a ledger file, got a folder") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if not header.startswith(_MAGIC) or header[_APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
+        raise InputError(f"{path}: not a mibao ledger")
+
+
+@contextmanager
+def storage_errors(part: Callable[[], str], *, index: Callable[[], int | None] = lambda: None) -> Iterator[None]:
+    """Turn what SQLite reports into an error that names ``part``: damage, or a reason outside the file."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: a damaged name in SQLite's message
+        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+        outside = {
+            sqlite3.SQLITE_BUSY: f"another process has held its lock for {BUSY_TIMEOUT_S:.0f} s",
+            sqlite3.SQLITE_READONLY: "it is read-only",
+            sqlite3.SQLITE_PERM: "no permission",
+            sqlite3.SQLITE_CANTOPEN: "SQLite cannot open it or the files beside it",
+            sqlite3.SQLITE_FULL: "the disk is full",
+            sqlite3.SQLITE_IOERR: "the disk does not answer",
+        }
+        if code in outside:
+            raise InputError(f"ledger file: {outside[code]}") from error
+        raise IntegrityError(f"{part()}: cannot be read, the ledger file is damaged", index=index()) from error
+
+
+def _read_once(path: Path, use: Callable[[Snapshot], Answer], *, locked: bool) -> Answer:
+    # Without a write-ahead file nobody is writing, and `immutable` keeps SQLite from leaving files behind.
+    mode = "mode=ro" if locked else "mode=ro&immutable=1"
+    engine = _engine(f"{path.absolute().as_uri()}?{mode}", begin="BEGIN")
+    try:
+        with storage_errors(lambda: "file header"):
+            connection = engine.connect()
+        with connection:
+            with storage_errors(lambda: "file header"):
+                _set_pragmas(connection, "query_only=ON", "trusted_schema=OFF", "cell_size_check=ON")
+                connection.begin()
+                _check_schema(connection)
+            return use(Snapshot(connection))
+    finally:
+        engine.dispose()
+
+
+def _engine(uri: str, *, begin: str) -> Engine:
+    def connect() -> sqlite3.Connection:
+        # isolation_level=None: the driver begins no transaction of its own, the listener below does.
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _set_pragmas(connection: Connection, *pragmas: str) -> None:
+    # On the driver's own cursor: SQLAlchemy would begin a transaction first, and some pragmas need none open.
+    cursor = connection.connection.cursor()
+    for pragma in pragmas:
+        cursor.execute(f"PRAGMA {pragma}").fetchall()
+    cursor.close()
+
+
+def _check_schema(connection: Connection) -> None:
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar()
+    if version != FORMAT_VERSION:
+        raise IntegrityError(f"ledger file: expected format version {FORMAT_VERSION}")
+    found = connection.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").all()
+    if [tuple(row) for row in found] != [("table", name, name, sql) for name, sql in SCHEMA.items()]:
+        raise IntegrityError("ledger file: expected the tables entries and head as specified, and nothing else")
+
+
+def _has_write_ahead_file(path: Path) -> bool:
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
