@@ -180,5 +180,11 @@ def _checked_field_types(event_type: type[Event]) -> Mapping[str, type]:
     return MappingProxyType(checked)
 
 
-_KINDS: Mapping[str, type[Event]] = MappingProxyType({event.kind: event for event in Event.__subclasses__()})
+_KINDS: Mapping[str, type[Event]] = MappingProxyType(
+    {
+        event.kind: event
+        for event in tuple(globals().values())
+        if isinstance(event, type) and issubclass(event, Event) and event is not Event
+    }
+)
 _FIELD_TYPES = MappingProxyType({kind: _checked_field_types(event) for kind, event in _KINDS.items()})

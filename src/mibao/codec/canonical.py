@@ -18,7 +18,7 @@ MAX_DEPTH = 8
 _INT_LIMIT = 1 << 64
 
 
-def encode(value: Value) -> bytes:
+def encode(value: object) -> bytes:
     """The one canonical encoding of ``value``.
 
     Raises:

@@ -1,0 +1,165 @@
+"""Key files on disk: read within limits, written whole, private ones for their owner's eyes only."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mibao.errors import InputError
+
+if TYPE_CHECKING:
+    from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, SignerPrivateKey, SignerPublicKey
+
+MAX_KEY_FILE_BYTES = 16 * 1024
+ENVIRONMENT_VARIABLE = "MIBAO_PASSPHRASE"
+
+
+def read_recipient_public(text_or_path: str) -> RecipientPublicKey:
+    """The recipient's public key given as a string or as the ``.pub`` file that holds it.
+
+    Raises:
+        InputError: no such file, no key in it, or a signer's key.
+    """
+    from mibao.crypto.keys import decode_recipient
+
+    return decode_recipient(_public_text(text_or_path))
+
+
+def read_signer_public(text_or_path: str) -> SignerPublicKey:
+    """The signer's public key given as a string or as the ``.pub`` file that holds it.
+
+    Raises:
+        InputError: no such file, no key in it, or a recipient's key.
+    """
+    from mibao.crypto.keys import decode_signer
+
+    return decode_signer(_public_text(text_or_path))
+
+
+def read_recipient_private(path: Path, passphrase: str | None = None) -> RecipientPrivateKey:
+    """The recipient's private key in ``path``; a protected one takes ``passphrase``, else $MIBAO_PASSPHRASE.
+
+    Raises:
+        InputError: no such file, a damaged or truncated key, a signer's key, or a passphrase missing.
+        KeyMismatch: a wrong passphrase.
+    """
+    from mibao.crypto.keys import RecipientPrivateKey
+
+    key = _read_private(path, passphrase)
+    if not isinstance(key, RecipientPrivateKey):
+        raise InputError(f"{path}: expected a recipient's private key, got a signer's")
+    return key
+
+
+def read_signer_private(path: Path, passphrase: str | None = None) -> SignerPrivateKey:
+    """The signer's private key in ``path``; a protected one takes ``passphrase``, else $MIBAO_PASSPHRASE.
+
+    Raises:
+        InputError: no such file, a damaged or truncated key, a recipient's key, or a passphrase missing.
+        KeyMismatch: a wrong passphrase.
+    """
+    from mibao.crypto.keys import SignerPrivateKey
+
+    key = _read_private(path, passphrase)
+    if not isinstance(key, SignerPrivateKey):
+        raise InputError(f"{path}: expected a signer's private key, got a recipient's (make one: mibao keygen --sign)")
+    return key
+
+
+def write_pair(path: Path, key: RecipientPrivateKey | SignerPrivateKey, *, passphrase: str | None) -> Path:
+    """Write the private key to ``path`` (mode 0600) and the public one beside it; returns the ``.pub`` path.
+
+    Raises:
+        InputError: either file exists already, or ``path`` ends in ``.pub``. Nothing is written then.
+    """
+    from mibao.crypto import key_text, rng
+    from mibao.crypto.aead import NONCE_BYTES
+    from mibao.crypto.keys import encode_public
+
+    public_path = path.with_suffix(".pub")
+    if public_path == path:
+        raise InputError(f"{path}: expected a name for the private key, such as alice.key; .pub is the public one's")
+    for taken in (path, public_path):
+        if taken.exists():
+            raise InputError(f"{taken} exists already and is not overwritten: choose another name or move it away")
+    if passphrase is None:
+        secret_text = key_text.encode_plain(key)
+    else:
+        salt, nonce = rng.random_bytes(key_text.SALT_BYTES), rng.random_bytes(NONCE_BYTES)
+        secret_text = key_text.encode_protected(key, passphrase=passphrase, salt=salt, nonce=nonce)
+    public_text = encode_public(key.public)
+    heading = f"# mibao private key ({key.public.kind}, {key.suite.value}). Keep it secret.\n"
+    _write_new(path, f"{heading}# public key: {path.with_suffix('.pub').name}, id {key.key_id}\n{secret_text}\n", 0o600)
+    try:
+        _write_new(public_path, public_text + "\n", 0o644)
+    except OSError:
+        path.unlink()
+        raise
+    return public_path
+
+
+def ask_new_passphrase() -> str:
+    """A passphrase for a new key, from $MIBAO_PASSPHRASE or typed twice at the terminal.
+
+    Raises:
+        InputError: nothing to read it from, it is empty, or the two differ.
+    """
+    given = os.environ.get(ENVIRONMENT_VARIABLE) or _typed("Passphrase: ")
+    if not os.environ.get(ENVIRONMENT_VARIABLE) and given != _typed("The same again: "):
+        raise InputError("passphrase: the two differ")
+    if not given:
+        raise InputError("passphrase: expected at least one character")
+    return given
+
+
+def ask_passphrase() -> str:
+    """The passphrase of an existing key, from $MIBAO_PASSPHRASE or typed at the terminal. Raises ``InputError``."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or _typed("Passphrase: ")
+
+
+def _typed(prompt: str) -> str:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InputError(f"passphrase: no terminal to ask at; set {ENVIRONMENT_VARIABLE} instead")
+    return getpass.getpass(prompt)
+
+
+def _public_text(text_or_path: str) -> str:
+    if text_or_path.startswith("mibao1"):
+        return text_or_path
+    return _key_line(Path(text_or_path))
+
+
+def _read_private(path: Path, passphrase: str | None) -> RecipientPrivateKey | SignerPrivateKey:
+    from mibao.crypto import key_text
+
+    text = _key_line(path)
+    if passphrase is None and text.startswith(key_text.PREFIX) and key_text.needs_passphrase(text):
+        passphrase = os.environ.get(ENVIRONMENT_VARIABLE)
+    return key_text.decode_private(text, passphrase=passphrase)
+
+
+def _key_line(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: expected a key file, and there is none")
+    with path.open("rb") as file:
+        content = file.read(MAX_KEY_FILE_BYTES + 1)
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected a key file, got something else") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(content) > MAX_KEY_FILE_BYTES or len(lines) != 1:
+        raise InputError(f"{path}: expected a key file with one key in it, got something else or a truncated one")
+    return lines[0]
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

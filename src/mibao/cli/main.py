@@ -1,0 +1,74 @@
+"""The root of the command line: mounts the nouns, turns errors into one readable line and an exit code.
+
+Exit codes: 0 done; 1 a check failed (altered bytes, a ledger that does not verify); 2 wrong input or usage;
+3 something could not be checked; 4 another key's, or a wrong passphrase; 5 a peer broke the protocol; 6 the
+privacy budget is spent; 70 a fault of mibao's own; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from mibao import __version__
+from mibao.cli import keygen
+from mibao.errors import InputError, MibaoError
+
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+_DEBUG = "MIBAO_DEBUG"
+
+app = typer.Typer(
+    name="mibao",
+    help="Private AI, end to end: train together, seal, serve encrypted, and prove it on a ledger.",
+    epilog="Start with `mibao demo`. Every command has its own --help.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command(rich_help_panel="Keys and models")(keygen.keygen)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mibao {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    if debug:
+        os.environ[_DEBUG] = "1"
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; the outer edge, where every error becomes one line."""
+    try:
+        app()
+    except MibaoError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename is not None else ""
+        _fail(f"{error.strerror or type(error).__name__}{where}", InputError.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the outer edge: a fault of ours still ends in one line
+        _fail(f"a fault in mibao itself ({type(error).__name__}); `mibao --debug ...` shows where", EXIT_INTERNAL)
+    sys.exit(0)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    if os.environ.get(_DEBUG) == "1":
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(exit_code)
