@@ -1,0 +1,143 @@
+"""`mibao he`: ask a model without showing the question, or the model. Every party runs its own commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mibao.errors import InputError, KeyMismatch
+
+if TYPE_CHECKING:
+    from jaxtyping import Real
+    from numpy import ndarray
+
+    from mibao.he import CircuitSpec, Client
+
+app = typer.Typer(
+    name="he",
+    help="Compute on ciphertexts: make a key, encrypt, evaluate elsewhere, decrypt.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The circuit: with, without or with encrypted weights.")]
+SecretKey = Annotated[Path, typer.Option("--key", metavar="CLIENT.KEY", help="The secret key; the host never sees it.")]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the result goes.")]
+
+
+@app.command()
+def explain(bundle: Bundle) -> None:
+    """Print a circuit: who could read what, layout, parameters, sizes, expected error."""
+    from mibao.he import files
+
+    for line in files.read_circuit(bundle).explain():
+        typer.echo(line)
+
+
+@app.command()
+def keygen(
+    bundle: Bundle,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the files go; made if absent.")],
+) -> None:
+    """Make a key: client.key (secret), and server.keys for the host.
+
+    Where the mode encrypts weights, BUNDLE is the owner's file with weights in clear, and host.bundle is written with
+    them encrypted. The host gets host.bundle, never BUNDLE.
+    """
+    from mibao.he import files, generate_client
+
+    circuit = files.read_circuit(bundle)
+    client = generate_client(circuit.spec)
+    encrypted = circuit.encrypt_weights(client) if circuit.spec.weights_encrypted else None
+    secret = output / files.CLIENT_KEY_NAME
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be made ({error.strerror})") from error
+    files.write_client_key(secret, client)
+    typer.echo(f"{secret}: secret, mode 0600; whoever reads it reads every request and answer")
+    files.write_bytes(output / files.SERVER_KEYS_NAME, client.server_keys())
+    typer.echo(f"{output / files.SERVER_KEYS_NAME}: for the compute host")
+    if encrypted is not None:
+        files.write_bytes(output / files.HOST_BUNDLE_NAME, encrypted)
+        typer.echo(f"{output / files.HOST_BUNDLE_NAME}: for the compute host, weights encrypted")
+
+
+@app.command()
+def encrypt(
+    bundle: Bundle,
+    records: Annotated[Path, typer.Argument(metavar="IN.npy", help="Records, shape (rows, features).")],
+    key: SecretKey,
+    output: Output,
+) -> None:
+    """Encrypt records into a request for the compute host."""
+    from mibao.he import files
+
+    client = _client_for(files.read_circuit(bundle).spec, key)
+    files.write_bytes(output, client.encrypt(_read_array(records)))
+    typer.echo(f"{output}: {output.stat().st_size:,} bytes, for the compute host")
+
+
+@app.command()
+def evaluate(
+    bundle: Bundle,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="What the data owner sent.")],
+    keys: Annotated[Path, typer.Option("--keys", metavar="SERVER.KEYS", help="Evaluation keys; nothing secret.")],
+    output: Output,
+) -> None:
+    """Answer a request, as the compute host: nothing secret is read, nothing is decrypted."""
+    from mibao.he import files
+
+    server = files.read_server(bundle, keys)
+    answer = server.evaluate(files.read_bytes(request))
+    files.write_bytes(output, answer)
+    typer.echo(f"{output}: {len(answer):,} bytes, for the key holder")
+
+
+@app.command()
+def decrypt(
+    bundle: Bundle,
+    answer: Annotated[Path, typer.Argument(metavar="ANSWER", help="What the compute host sent back.")],
+    key: SecretKey,
+    output: Output,
+) -> None:
+    """Decrypt an answer to logits (.npy). Never share them: their noise speaks about the key."""
+    import io
+
+    import numpy as np
+
+    from mibao.he import files
+
+    client = _client_for(files.read_circuit(bundle).spec, key)
+    logits = client.decrypt(files.read_bytes(answer))
+    stream = io.BytesIO()
+    np.save(stream, logits, allow_pickle=False)
+    files.write_bytes(output, stream.getvalue())
+    typer.echo(f"{output}: logits of {logits.shape[0]} rows; for the key holder's eyes, never share them")
+
+
+def _client_for(spec: CircuitSpec, key: Path) -> Client:
+    from mibao.he import files
+
+    client = files.read_client_key(key)
+    if client.spec.circuit_id != spec.circuit_id:
+        raise KeyMismatch("client key: made for another circuit")
+    return client
+
+
+def _read_array(path: Path) -> Real[ndarray, "..."]:
+    import io
+
+    import numpy as np
+
+    from mibao.he import files
+
+    try:
+        values = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: expected an array in .npy form") from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected one array of real numbers, shape (rows, features)")
+    return values

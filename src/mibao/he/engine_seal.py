@@ -1,0 +1,219 @@
+"""The engine on Microsoft SEAL, through seal-python. Only this module knows the library."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from mibao.errors import IntegrityError, MissingExtra
+from mibao.he.engine import Ciphertext, Engine, Operand, Plaintext, RelinearizationKey, SecretKey
+from mibao.he.parameters import Parameters
+
+# seal/serialization.h: magic, header size, major and minor version, compression, reserved, total size.
+_SEAL_HEADER = struct.Struct("<HBBBBHQ")
+_SEAL_MAGIC = 0xA15E
+_UNCOMPRESSED = 0
+# seal/ciphertext.cpp: parms_id, NTT flag, components, degree, primes, scale, correction factor; then the residues
+# as an array with a header and a count of its own.
+_CIPHERTEXT_FIELDS = struct.Struct("<4Q?QQQdQ")
+_COUNT = struct.Struct("<Q")
+_PREFIX_BYTES = 2 * _SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + _COUNT.size
+_WORD_BYTES = 8
+
+_Result = TypeVar("_Result")
+
+
+@lru_cache(maxsize=8)
+def engine_for(parameters: Parameters) -> Engine:
+    """The engine for ``parameters``, made once a process.
+
+    Raises:
+        MissingExtra: seal-python is not installed.
+    """
+    return SealEngine(parameters)
+
+
+class SealEngine:
+    """CKKS on SEAL at ``tc128``; SEAL draws keys and noise itself, from the operating system."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        try:
+            import seal  # noqa: PLC0415  (an optional dependency, and 15 ms that only computing should pay)
+        except ImportError as error:
+            raise MissingExtra("encrypted compute", extra="he") from error
+        self.parameters = parameters
+        self._seal = seal
+        primes = seal.CoeffModulus.Create(parameters.ring_degree, list(parameters.modulus_bits))
+        chosen = seal.EncryptionParameters(seal.scheme_type.ckks)
+        chosen.set_poly_modulus_degree(parameters.ring_degree)
+        chosen.set_coeff_modulus(primes)
+        self._version = _SEAL_HEADER.unpack_from(chosen.to_bytes())[2:4]
+        self._context = seal.SEALContext(chosen, True, seal.sec_level_type.tc128)
+        self._primes = [prime.value() for prime in primes][: len(parameters.data_primes)]
+        self._parms_ids = self._chain()
+        self._encoder = seal.CKKSEncoder(self._context)
+        self._evaluator = seal.Evaluator(self._context)
+
+    def _chain(self) -> list[list[int]]:
+        data = self._context.first_context_data()
+        chain = []
+        for _ in self.parameters.data_primes:
+            chain.append(list(data.parms_id()))
+            data = data.next_context_data()
+        return chain
+
+    def generate_secret_key(self) -> SecretKey:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return SecretKey(self._seal.KeyGenerator(self._context).secret_key())
+
+    def generate_relinearization_key(self, secret: SecretKey) -> RelinearizationKey:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return RelinearizationKey(self._seal.KeyGenerator(self._context, secret.handle).create_relin_keys())
+
+    def public_sample(self, secret: SecretKey) -> bytes:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return self.store_ciphertext(self.encrypt(secret, self.encode_constant(0.0, scale=1.0)))
+
+    def encode(self, values: Float64[ndarray, "count"], *, scale: float) -> Plaintext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Plaintext(self._encoder.encode(np.ascontiguousarray(values), scale))
+
+    def encode_constant(self, value: float, *, scale: float) -> Plaintext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Plaintext(self._encoder.encode(float(value), scale))
+
+    def encrypt(self, secret: SecretKey, plaintext: Plaintext) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Ciphertext(self._seal.Encryptor(self._context, secret.handle).encrypt_symmetric(plaintext.handle))
+
+    def decrypt(self, secret: SecretKey, ciphertext: Ciphertext) -> Float64[ndarray, "slots"]:
+        """See :class:`~mibao.he.engine.Engine`."""
+        plain = self._seal.Decryptor(self._context, secret.handle).decrypt(ciphertext.handle)
+        return np.asarray(self._encoder.decode(plain), dtype=np.float64)
+
+    def sum_of_products(self, left: Sequence[Operand], right: Sequence[Operand]) -> Ciphertext | None:
+        """See :class:`~mibao.he.engine.Engine`.
+
+        SEAL refuses to multiply by zero, since the product would be readable by anyone; such pairs add nothing.
+        """
+        pairs = [pair for pair in map(_ciphertext_first, left, right) if not self._is_zero(pair[1])]
+        if not pairs:
+            return None
+        return Ciphertext(_guard("sum of products", lambda: self._sum(pairs)))
+
+    def _sum(self, pairs: Sequence[tuple[Ciphertext, Operand]]) -> Any:
+        total = self._product(*pairs[0])
+        for pair in pairs[1:]:
+            self._evaluator.add_inplace(total, self._product(*pair))
+        return total
+
+    def _product(self, ciphertext: Ciphertext, factor: Operand) -> Any:
+        if isinstance(factor, Plaintext):
+            return self._evaluator.multiply_plain(ciphertext.handle, factor.handle)
+        return self._evaluator.multiply(ciphertext.handle, factor.handle)
+
+    def _is_zero(self, factor: Operand) -> bool:
+        return isinstance(factor, Plaintext) and bool(factor.handle.is_zero())
+
+    def add(self, ciphertext: Ciphertext, addend: Ciphertext | Plaintext) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        if isinstance(addend, Plaintext):
+            return Ciphertext(self._evaluator.add_plain(ciphertext.handle, addend.handle))
+        return Ciphertext(self._evaluator.add(ciphertext.handle, addend.handle))
+
+    def relinearize(self, ciphertext: Ciphertext, key: RelinearizationKey) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Ciphertext(self._evaluator.relinearize(ciphertext.handle, key.handle))
+
+    def rescale(self, ciphertext: Ciphertext) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Ciphertext(self._evaluator.rescale_to_next(ciphertext.handle))
+
+    def ciphertext_bytes(self, *, level: int) -> int:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return 2 * (len(self._primes) - level) * self.parameters.ring_degree * _WORD_BYTES
+
+    def product_scale(self, *, scale: float, rescalings: int) -> float:
+        """See :class:`~mibao.he.engine.Engine`."""
+        dropped = self._primes[len(self._primes) - rescalings :]
+        return scale / float(math.prod(dropped))
+
+    def store_ciphertext(self, ciphertext: Ciphertext) -> bytes:
+        """See :class:`~mibao.he.engine.Engine`."""
+        stored: bytes = ciphertext.handle.to_string()
+        return stored[_PREFIX_BYTES:]
+
+    def load_ciphertext(self, data: bytes, *, level: int, scale: float) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`.
+
+        SEAL's own header is written here, never read from outside: what arrives can only be residues.
+        """
+        expected = self.ciphertext_bytes(level=level)
+        if len(data) != expected:
+            raise IntegrityError(f"ciphertext: expected {expected} bytes, got {len(data)}")
+        loaded = self._seal.Ciphertext()
+        stored = self._prefix(level, scale, len(data)) + data
+        _guard("ciphertext", lambda: loaded.load_bytes(self._context, stored))
+        if loaded.is_transparent():
+            raise IntegrityError("ciphertext: it encrypts nothing")
+        return Ciphertext(loaded)
+
+    def _prefix(self, level: int, scale: float, residue_bytes: int) -> bytes:
+        degree, primes = self.parameters.ring_degree, len(self._primes) - level
+        array_bytes = _SEAL_HEADER.size + _COUNT.size + residue_bytes
+        return (
+            self._header(_SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + array_bytes)
+            + _CIPHERTEXT_FIELDS.pack(*self._parms_ids[level], True, 2, degree, primes, scale, 1)
+            + self._header(array_bytes)
+            + _COUNT.pack(residue_bytes // _WORD_BYTES)
+        )
+
+    def _header(self, total_bytes: int) -> bytes:
+        return _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, *self._version, _UNCOMPRESSED, 0, total_bytes)
+
+    def store_secret_key(self, secret: SecretKey) -> bytes:
+        """See :class:`~mibao.he.engine.Engine`."""
+        stored: bytes = secret.handle.to_string()
+        return stored
+
+    def load_secret_key(self, data: bytes) -> SecretKey:
+        """See :class:`~mibao.he.engine.Engine`."""
+        self._check_header("secret key", data)
+        return SecretKey(_guard("secret key", lambda: self._context.from_secret_str(data)))
+
+    def store_relinearization_key(self, key: RelinearizationKey) -> bytes:
+        """See :class:`~mibao.he.engine.Engine`."""
+        stored: bytes = key.handle.to_string()
+        return stored
+
+    def load_relinearization_key(self, data: bytes) -> RelinearizationKey:
+        """See :class:`~mibao.he.engine.Engine`."""
+        self._check_header("relinearization key", data)
+        return RelinearizationKey(_guard("relinearization key", lambda: self._context.from_relin_str(data)))
+
+    def _check_header(self, part: str, data: bytes) -> None:
+        """Only what this version of SEAL wrote, uncompressed and of the stated size, reaches its parser."""
+        if data[: _SEAL_HEADER.size] != self._header(len(data)):
+            raise IntegrityError(f"{part}: not written by this version of the library")
+
+
+def _ciphertext_first(left: Operand, right: Operand) -> tuple[Ciphertext, Operand]:
+    if isinstance(left, Ciphertext):
+        return left, right
+    if isinstance(right, Ciphertext):
+        return right, left
+    raise TypeError("a product takes at least one ciphertext")
+
+
+def _guard(part: str, call: Callable[[], _Result]) -> _Result:
+    try:
+        return call()
+    except (ValueError, RuntimeError, IndexError) as error:  # what the binding makes of SEAL's exceptions
+        raise IntegrityError(f"{part}: refused by the library") from error
