@@ -64,7 +64,7 @@ layers: $(VENV)/test-installed ## which package may import which
 
 docs: $(VENV)/test-installed ## build the documentation into site/, a broken link is an error
 	@echo "== docs"
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 tests: $(VENV)/test-installed ## pytest alone
 	@echo "== tests"
