@@ -88,3 +88,5 @@ class Refusal(Enum):
     ALTERED = "altered"
     WRONG_KEY = "wrong-key"
     WRONG_SIGNER = "wrong-signer"
+    OLDER_VERSION = "older-version"
+    NOT_SEALED = "not-sealed"

@@ -1,0 +1,239 @@
+"""Sealed models and their sources as files: read by offset, written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mibao.codec import tensor_table
+from mibao.crypto import rng
+from mibao.errors import InputError, IntegrityError
+from mibao.sealed import model_table
+from mibao.sealed.model_table import Layout, PartFormat
+from mibao.sealed.sealing import SourceModel, SourcePart
+from mibao.sealed.source import read
+
+SAFETENSORS_SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".safetensors.index.json"
+PUBLIC_MODE = 0o666  # as the user's umask has it
+SECRET_MODE = 0o600
+MAX_INDEX_JSON_BYTES = 1 << 26
+
+
+class FileSource:
+    """An open file, read by offset; every call reads the file afresh."""
+
+    __slots__ = ("_descriptor", "size")
+    size: int
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+        if not path.is_file():
+            self.close()
+            raise InputError(f"{path}: expected a file")
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill ``out`` from ``offset`` on. Raises ``IntegrityError`` if the file ends before."""
+        done = 0
+        while done < out.nbytes:
+            count = os.preadv(self._descriptor, [out[done:]], offset + done)
+            if count == 0:
+                raise IntegrityError("file: truncated")
+            done += count
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FileSink:
+    """An open file, written by offset."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of ``data`` at ``offset``."""
+        view = memoryview(data)
+        while view.nbytes:
+            count = os.pwrite(self.descriptor, view, offset)
+            view, offset = view[count:], offset + count
+
+    def sync(self) -> None:
+        """Return once everything written is durable."""
+        os.fdatasync(self.descriptor)
+
+
+@contextmanager
+def whole_file(path: Path, *, mode: int) -> Iterator[FileSink]:
+    """A sink whose bytes stand at ``path`` once the block ends well; if it does not, nothing does.
+
+    Raises:
+        InputError: the file cannot be written there.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{rng.random_bytes(8).hex()}")
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield FileSink(descriptor)
+        os.fsync(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        _discard(descriptor, temporary)
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    except BaseException:
+        _discard(descriptor, temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[FileSink]:
+    """A sink over an existing file, no other writer beside.
+
+    Raises:
+        InputError: the file cannot be written to.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be changed ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield FileSink(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder that stands at ``path`` once the block ends well; if it does not, nothing does.
+
+    Raises:
+        InputError: something stands there already, or it cannot be made.
+    """
+    if path.exists():
+        raise InputError(f"{path}: already exists")
+    temporary = path.with_name(f".{path.name[:200]}.{rng.random_bytes(8).hex()}")
+    try:
+        temporary.mkdir(mode=0o700)
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        _discard_folder(temporary)
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    except BaseException:
+        _discard_folder(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def source_model(path: Path) -> Iterator[SourceModel]:
+    """What lies at ``path``, open for sealing: a ``.safetensors`` file, any other file, or a checkpoint's folder.
+
+    Of a folder, every ``.safetensors`` file is a shard and every other file a side file, by name; names that begin
+    with a dot are left out.
+
+    Raises:
+        InputError: nothing is there, a safetensors header is not sound, or a folder's index disagrees with its shards.
+    """
+    opened: list[FileSource] = []
+    try:
+        if path.is_dir():
+            yield _folder(path, opened)
+        else:
+            yield SourceModel(layout=Layout.FILE, shards=(_part(path, path.name, opened),))
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _folder(path: Path, opened: list[FileSource]) -> SourceModel:
+    names = sorted(
+        "/".join(found.relative_to(path).parts)
+        for found in path.rglob("*")
+        if found.is_file() and not any(part.startswith(".") for part in found.relative_to(path).parts)
+    )
+    shards = tuple(_part(path / name, name, opened) for name in names if name.endswith(SAFETENSORS_SUFFIX))
+    if not shards:
+        raise InputError(f"{path}: expected a folder with at least one {SAFETENSORS_SUFFIX} file")
+    sides = tuple(_part(path / name, name, opened) for name in names if not name.endswith(SAFETENSORS_SUFFIX))
+    for side in sides:
+        if side.table.name.endswith(INDEX_SUFFIX):
+            _check_index(side, shards)
+    return SourceModel(layout=Layout.FOLDER, shards=shards, side_files=sides)
+
+
+def _part(path: Path, name: str, opened: list[FileSource]) -> SourcePart:
+    source = FileSource(path)
+    opened.append(source)
+    if not name.endswith(SAFETENSORS_SUFFIX):
+        table = model_table.describe(name, PartFormat.OPAQUE, b"", data_bytes=source.size)
+        return SourcePart(table=table, source=source, data_at=0, data_bytes=source.size)
+    length = tensor_table.header_bytes(read(source, 0, min(source.size, tensor_table.LENGTH_BYTES)))
+    if length > source.size:
+        raise InputError(f"{path}: expected a safetensors file, got one shorter than its header")
+    header = read(source, 0, length)
+    data_bytes = source.size - length
+    table = model_table.describe(name, PartFormat.SAFETENSORS, header, data_bytes=data_bytes)
+    return SourcePart(table=table, source=source, data_at=length, data_bytes=data_bytes)
+
+
+def _check_index(side: SourcePart, shards: tuple[SourcePart, ...]) -> None:
+    """A checkpoint's index must name each tensor's true shard, or a loader would miss tensors after opening."""
+    if side.data_bytes > MAX_INDEX_JSON_BYTES:
+        raise InputError(f"{side.table.name}: expected at most {MAX_INDEX_JSON_BYTES} bytes")
+    try:
+        index = json.loads(read(side.source, 0, side.data_bytes))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{side.table.name}: expected JSON") from error
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        raise InputError(f"{side.table.name}: expected a weight_map")
+    folder = side.table.name.rpartition("/")[0]
+    prefix = f"{folder}/" if folder else ""
+    held = {(shard.table.name, tensor.name) for shard in shards for tensor in shard.table.tensors}
+    if any((f"{prefix}{file}", tensor) not in held for tensor, file in weight_map.items()):
+        raise InputError(f"{side.table.name}: names a tensor that its shard does not hold")
+
+
+def _discard(descriptor: int, temporary: Path) -> None:
+    os.ftruncate(descriptor, 0)
+    temporary.unlink(missing_ok=True)
+
+
+def _discard_folder(temporary: Path) -> None:
+    for folder, _, names in os.walk(temporary, topdown=False):
+        for name in names:
+            (Path(folder) / name).unlink()
+        Path(folder).rmdir()

@@ -1,0 +1,312 @@
+"""Sealed models as files: seal, open, verify, inspect. Entropy enters here.
+
+Source: docs/spec/sealed-model.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mibao.codec.tensor_table import TensorSpec
+from mibao.crypto import rng
+from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, SignerPrivateKey, SignerPublicKey
+from mibao.errors import InputError
+from mibao.events import ModelOpened
+from mibao.sealed import opening, reading, rewrapping
+from mibao.sealed import recipients as recipients_
+from mibao.sealed.file_keys import FILE_KEY_BYTES
+from mibao.sealed.files import (
+    PUBLIC_MODE,
+    SECRET_MODE,
+    FileSink,
+    FileSource,
+    locked,
+    source_model,
+    whole_file,
+    whole_folder,
+)
+from mibao.sealed.model_table import Layout
+from mibao.sealed.opening import OpenedFile, OpenedPart
+from mibao.sealed.rewrapping import Rewrap
+from mibao.sealed.sealing import SealReport, seal_to
+from mibao.sealed.source import read
+from mibao.types import RandomId
+
+StrPath = str | os.PathLike[str]
+COPY_BYTES = 1 << 22
+UNCHECKED = ("the list of recipients", "the contents of the encrypted table")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReport:
+    """What was opened, every byte of the file accounted for. ``event`` is the record for a ledger."""
+
+    file_id: RandomId
+    signer: RandomId
+    model_id: str
+    version: int
+    recipient: RandomId
+    plaintext_bytes: int
+    event: ModelOpened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What the pinned signer vouches for, checked without a decryption key; ``unchecked`` says what was not."""
+
+    file_id: RandomId
+    signer: RandomId
+    model_id: str
+    version: int
+    shards: int
+    side_files: int
+    chunks: int
+    sealed_bytes: int
+    unchecked: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a file says of itself. Nobody's signature was checked: to look at, never to act on.
+
+    ``tensors`` are the tensors of each shard by its name, and None without a recipient's key.
+    """
+
+    file_id: RandomId
+    signer: RandomId
+    model_id: str
+    version: int
+    shards: int
+    side_files: int
+    chunks: int
+    chunk_bytes: int
+    data_bytes: int
+    sealed_bytes: int
+    recipients: tuple[tuple[str, RandomId], ...]
+    post_quantum: bool
+    rewrap_interrupted: bool
+    tensors: dict[str, tuple[TensorSpec, ...]] | None
+
+
+def seal(
+    source_path: StrPath,
+    output_path: StrPath,
+    *,
+    recipients: Sequence[RecipientPublicKey],
+    signer: SignerPrivateKey,
+    model_id: str,
+    version: int = 1,
+) -> SealReport:
+    """Seal a ``.safetensors`` file, a checkpoint's folder, or any one file; the output appears whole or not at all.
+
+    Args:
+        recipients: Who can open it.
+        signer: Whose model it is; readers pin the public half.
+        model_id: What the model is called; public.
+        version: Grows with each release of ``model_id``, so that readers can refuse older ones.
+
+    Raises:
+        InputError: the source is not what it says, a recipient stands twice, or the output cannot be written.
+    """
+    file_id, file_key = rng.random_id(), rng.random_bytes(FILE_KEY_BYTES)
+    with source_model(Path(source_path)) as model, whole_file(Path(output_path), mode=PUBLIC_MODE) as sink:
+        return seal_to(
+            sink,
+            model,
+            to=recipients,
+            signer=signer,
+            model_id=model_id,
+            version=version,
+            file_id=file_id,
+            file_key=file_key,
+        )
+
+
+def open_sealed(
+    path: StrPath,
+    output_path: StrPath | None,
+    *,
+    identity: RecipientPrivateKey,
+    signer: SignerPublicKey,
+    min_version: int | None = None,
+) -> OpenReport:
+    """Write the exact bytes that were sealed to ``output_path``: a file, or a new folder; None only checks them.
+
+    Raises:
+        InputError: ``path`` is not a sealed model, or the output cannot be written.
+        IntegrityError: names the part of the file that was altered, or an older version; nothing is left at the output.
+        KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
+    """
+    with FileSource(Path(path)) as source:
+        opened = _open(source, identity=identity, signer=signer, min_version=min_version)
+        if output_path is None:
+            for part in opened.parts:
+                reading.decrypt_each(opened, part, lambda chunk, plain: None)
+        elif opened.table.layout is Layout.FILE:
+            with whole_file(Path(output_path), mode=SECRET_MODE) as sink:
+                _write_part(opened, opened.parts[0], sink)
+        else:
+            with whole_folder(Path(output_path)) as folder:
+                for part in opened.parts:
+                    _write_into(opened, part, folder)
+        return _open_report(opened, identity)
+
+
+def open_bytes(
+    path: StrPath, *, identity: RecipientPrivateKey, signer: SignerPublicKey, min_version: int | None = None
+) -> bytes:
+    """The exact bytes of the one file that was sealed.
+
+    Raises:
+        InputError: not a sealed model, or a folder of several files.
+        IntegrityError: names the part of the file that was altered, or an older version.
+        KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
+    """
+    with FileSource(Path(path)) as source:
+        opened = _open(source, identity=identity, signer=signer, min_version=min_version)
+        if opened.table.layout is not Layout.FILE:
+            raise InputError("expected a model of one file, got a folder: open it to a folder")
+        part = opened.parts[0]
+        whole = bytearray(len(part.table.header) + part.chunks.data_bytes)
+        whole[: len(part.table.header)] = part.table.header
+        reading.decrypt_into(opened, part, range(len(part.chunks)), memoryview(whole)[len(part.table.header) :])
+        return bytes(whole)
+
+
+def verify(path: StrPath, *, signer: SignerPublicKey, min_version: int | None = None) -> VerifyReport:
+    """Check signature, table hash, index, padding and every chunk's hash, without any decryption key.
+
+    Raises:
+        InputError: not a sealed model.
+        IntegrityError: names the part of the file that was altered, or an older version.
+        KeyMismatch: not signed by ``signer``.
+    """
+    with FileSource(Path(path)) as source:
+        envelope = opening.read_verified(source, signer=signer, min_version=min_version)
+        opening.read_header(source, envelope.preamble)
+        opening.verify_table(source, envelope)
+        chunks = reading.verify_chunks(source, envelope)
+        manifest = envelope.manifest
+        return VerifyReport(
+            file_id=manifest.file_id,
+            signer=manifest.signer,
+            model_id=manifest.model_id,
+            version=manifest.version,
+            shards=len(manifest.shards),
+            side_files=len(manifest.side_files),
+            chunks=chunks,
+            sealed_bytes=source.size,
+            unchecked=UNCHECKED,
+        )
+
+
+def inspect(path: StrPath, *, identity: RecipientPrivateKey | None = None) -> Inspection:
+    """What the file says of itself, and with a recipient's key its tensors. No signature is checked.
+
+    Raises:
+        InputError: not a sealed model.
+        IntegrityError: not well formed.
+        KeyMismatch: not sealed to ``identity``.
+    """
+    with FileSource(Path(path)) as source:
+        envelope = opening.read_unverified(source)
+        header = opening.read_header(source, envelope.preamble)
+        manifest = envelope.manifest
+        tensors = None
+        if identity is not None:
+            table = opening.open_file(source, envelope, identity).table
+            tensors = {part.name: part.tensors for part in table.parts[: len(manifest.shards)]}
+        return Inspection(
+            file_id=manifest.file_id,
+            signer=manifest.signer,
+            model_id=manifest.model_id,
+            version=manifest.version,
+            shards=len(manifest.shards),
+            side_files=len(manifest.side_files),
+            chunks=sum(part.chunks for part in manifest.parts),
+            chunk_bytes=manifest.chunk_bytes,
+            data_bytes=sum(part.data_bytes for part in manifest.parts),
+            sealed_bytes=source.size,
+            recipients=tuple((each.kind, each.key_id) for each in header.stanzas),
+            post_quantum=all(each.kind in recipients_.POST_QUANTUM for each in header.stanzas),
+            rewrap_interrupted=header.selector.rewrapping,
+            tensors=tensors,
+        )
+
+
+def rewrap(
+    path: StrPath,
+    *,
+    identity: RecipientPrivateKey,
+    add: Sequence[RecipientPublicKey] = (),
+    remove: Sequence[RandomId] = (),
+) -> tuple[RandomId, ...]:
+    """Change who can open the file at ``path``; the ids of its recipients afterwards. Data bytes stay as they are.
+
+    Safe against a crash at any point. A recipient removed can still open copies made before, and keeps the file key.
+
+    Raises:
+        InputError: nobody would be left, a key stands twice, one to remove is not there, or the file is read-only.
+        IntegrityError: the file was altered where its recipients stand.
+        KeyMismatch: not sealed to ``identity``.
+    """
+    with FileSource(Path(path)) as source, locked(Path(path)) as sink:
+        change = rewrapping.plan(source, identity, add=add, remove=remove)
+        if change.fits:
+            for offset, data in rewrapping.steps(change):
+                sink.write_at(offset, data)
+                sink.sync()
+        else:
+            _enlarge(Path(path), source, change)
+    return tuple(each.key_id for each in change.stanzas)
+
+
+def _enlarge(path: Path, source: FileSource, change: Rewrap) -> None:
+    old = change.envelope.preamble
+    signed = read(source, old.manifest_at, old.manifest_bytes + old.signature_bytes)
+    preamble, header = rewrapping.larger_header(change, signed)
+    with whole_file(path, mode=PUBLIC_MODE) as sink:
+        sink.write_at(0, header)
+        sink.write_at(preamble.table_at, read(source, old.table_at, old.table_bytes + old.index_bytes))
+        for at in range(0, source.size - old.data_at, COPY_BYTES):
+            piece = read(source, old.data_at + at, min(COPY_BYTES, source.size - old.data_at - at))
+            sink.write_at(preamble.data_at + at, piece)
+        sink.write_at(preamble.padding_at, bytes(preamble.data_at - preamble.padding_at))
+
+
+def _open(
+    source: FileSource, *, identity: RecipientPrivateKey, signer: SignerPublicKey, min_version: int | None
+) -> OpenedFile:
+    envelope = opening.read_verified(source, signer=signer, min_version=min_version)
+    return opening.open_file(source, envelope, identity)
+
+
+def _write_part(opened: OpenedFile, part: OpenedPart, sink: FileSink) -> None:
+    header = part.table.header
+    sink.write_at(0, header)
+    reading.decrypt_each(opened, part, lambda chunk, plain: sink.write_at(len(header) + chunk.begin, plain))
+
+
+def _write_into(opened: OpenedFile, part: OpenedPart, folder: Path) -> None:
+    target = folder / part.table.name
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with whole_file(target, mode=SECRET_MODE) as sink:
+        _write_part(opened, part, sink)
+
+
+def _open_report(opened: OpenedFile, identity: RecipientPrivateKey) -> OpenReport:
+    manifest = opened.envelope.manifest
+    return OpenReport(
+        file_id=manifest.file_id,
+        signer=manifest.signer,
+        model_id=manifest.model_id,
+        version=manifest.version,
+        recipient=identity.key_id,
+        plaintext_bytes=sum(len(part.table.header) + part.chunks.data_bytes for part in opened.parts),
+        event=ModelOpened(
+            file=manifest.file_id, signer=manifest.signer, recipient=identity.key_id, version=manifest.version
+        ),
+    )
