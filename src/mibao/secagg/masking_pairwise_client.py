@@ -33,6 +33,7 @@ class _Held:
     polynomials: bytes = b""
     vector: UInt64[ndarray, " d"] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     pairs: dict[int, bytes] = field(default_factory=dict)
+    mask_seeds: dict[int, bytes] = field(default_factory=dict)
     shares: dict[int, bytes] = field(default_factory=dict)
 
     @classmethod
@@ -151,7 +152,9 @@ class PairwiseClient:
         self._context = ShareContext(binding=self._format.binding, keys_hash=steps.keys_hash(self._keys))
         shares = self._split()
         sealed = {peer: self._seal_to(peer, shares[peer]) for peer in self._keys if peer != self._number}
-        self._held.shares = {self._number: shares[self._number]}
+        held = self._held
+        held.shares = {self._number: shares[self._number]}
+        held.share_secret = held.mask_secret = b""
         return self._send(
             Kind.SHARES,
             {
@@ -177,9 +180,10 @@ class PairwiseClient:
         return {holders[a.index]: a.value + b.value for a, b in zip(key_shares, seed_shares, strict=True)}
 
     def _seal_to(self, peer: int, shares: bytes) -> bytes:
+        held, keys = self._held, self._keys[peer]
         with wire.blaming(wire.client_name(peer), Phase.ADVERTISE):
-            pair = steps.pair_secret(self._held.share_secret, self._keys[peer].share_key, self._context)
-        self._held.pairs[peer] = pair
+            held.pairs[peer] = pair = steps.pair_secret(held.share_secret, keys.share_key, self._context)
+            held.mask_seeds[peer] = steps.mask_seed(held.mask_secret, keys.mask_key, self._context)
         return steps.seal_share(pair, shares, self._context, sender=self._number, receiver=peer)
 
     def _mask(self, body: Body) -> bytes:
@@ -196,7 +200,7 @@ class PairwiseClient:
                 self._held.shares[peer] = steps.open_share(
                     self._held.pairs[peer], ciphertext, self._context, sender=peer, receiver=self._number
                 )
-        self._held.pairs, self._held.share_secret = {}, b""
+        self._held.pairs = {}
         return self._send(Kind.UPLOAD, {"vector": self._masked_vector()})
 
     def _masked_vector(self) -> bytes:
@@ -205,13 +209,9 @@ class PairwiseClient:
         for peer in self._sharers:
             if peer == self._number:
                 continue
-            with wire.blaming(wire.client_name(peer), Phase.ADVERTISE):
-                seed = steps.mask_seed(held.mask_secret, self._keys[peer].mask_key, self._context)
-            if steps.adds_pair_mask(self._number, peer):
-                steps.add_mask(masked, seed, modulus_bits=bits)
-            else:
-                steps.subtract_mask(masked, seed, modulus_bits=bits)
-        held.mask_secret = held.self_seed = b""
+            apply = steps.add_mask if steps.adds_pair_mask(self._number, peer) else steps.subtract_mask
+            apply(masked, held.mask_seeds[peer], modulus_bits=bits)
+        held.self_seed, held.mask_seeds = b"", {}
         held.vector = np.zeros(0, dtype=np.uint64)
         return steps.to_wire(masked, modulus_bits=bits)
 

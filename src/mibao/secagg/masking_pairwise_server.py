@@ -188,12 +188,12 @@ class PairwiseServer:
         for number in self._alive:
             seed = self._rebuild(number, self._seed_shares)
             if steps.seed_commitment(seed) != self._commitments[number]:
-                raise _misfit(number)
+                raise _misfit(number, self._seed_shares)
             steps.subtract_mask(self._total, steps.self_mask_seed(seed), modulus_bits=bits)
         for number in self._dropped:
             secret = self._rebuild(number, self._key_shares)
             if agreement.public_key(secret) != self._keys[number].mask_key:
-                raise _misfit(number)
+                raise _misfit(number, self._key_shares)
             self._cancel_pair_masks(number, secret)
         self._total &= np.uint64((1 << bits) - 1)
 
@@ -215,7 +215,7 @@ class PairwiseServer:
         try:
             return shamir.combine(shares, threshold=threshold)
         except (InputError, IntegrityError) as error:
-            raise _misfit(number) from error
+            raise _misfit(number, revealed) from error
 
     def _to_all(self, receivers: tuple[int, ...], kind: Kind, body: Body) -> dict[int, bytes]:
         message = self._format.write_broadcast(kind, body)
@@ -238,5 +238,9 @@ _CLOSES: dict[Phase, tuple[Callable[[PairwiseServer, tuple[int, ...]], dict[int,
 _FORWARDED = (Kind.ADVERTISEMENT, Kind.CONFIRMATION)
 
 
-def _misfit(number: int) -> ProtocolError:
-    return ProtocolError(f"client {number}, step reveal: the revealed shares do not rebuild its secret")
+def _misfit(number: int, revealed: Mapping[int, object]) -> ProtocolError:
+    holders = ", ".join(str(holder) for holder in sorted(revealed))
+    return ProtocolError(
+        f"clients {holders}, step reveal: their shares of client {number}'s secret do not rebuild it "
+        "(one of them, or that client when it dealt them, was false)"
+    )
