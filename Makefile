@@ -62,9 +62,10 @@ layers: $(VENV)/test-installed ## which package may import which
 	@echo "== layers"
 	@$(BIN)/lint-imports --no-logo
 
+# Not --quiet: it hides warnings from --strict, which then counts none.
 docs: $(VENV)/test-installed ## build the documentation into site/, a broken link is an error
 	@echo "== docs"
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tests: $(VENV)/test-installed ## pytest alone
 	@echo "== tests"
