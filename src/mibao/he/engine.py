@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float64
 from numpy import ndarray
@@ -55,6 +55,7 @@ class SecretKey:
         raise TypeError("a secret key is not pickled or copied")
 
 
+@runtime_checkable
 class Engine(Protocol):
     """CKKS over one set of parameters."""
 
@@ -122,15 +123,15 @@ class Engine(Protocol):
         """The residues."""
         ...
 
-    def load_ciphertext(self, data: bytes, *, level: int, scale: float) -> Ciphertext:
+    def load_ciphertext(self, data: bytes | memoryview, *, level: int, scale: float) -> Ciphertext:
         """Two components from residues. Raises ``IntegrityError`` on a wrong length or a residue out of range."""
         ...
 
     def store_secret_key(self, secret: SecretKey) -> bytes:
-        """The secret, in the library's own form."""
+        """The secret's residues modulo every prime, the special one included."""
         ...
 
-    def load_secret_key(self, data: bytes) -> SecretKey:
+    def load_secret_key(self, data: bytes | memoryview) -> SecretKey:
         """The reverse. Raises ``IntegrityError`` when the bytes are no key for these parameters."""
         ...
 
@@ -138,6 +139,6 @@ class Engine(Protocol):
         """The public key, in the library's own form."""
         ...
 
-    def load_relinearization_key(self, data: bytes) -> RelinearizationKey:
+    def load_relinearization_key(self, data: bytes | memoryview) -> RelinearizationKey:
         """The reverse. Raises ``IntegrityError`` when the bytes are no key for these parameters."""
         ...

@@ -58,6 +58,7 @@ class SealEngine:
         self._context = seal.SEALContext(chosen, True, seal.sec_level_type.tc128)
         self._primes = [prime.value() for prime in primes][: len(parameters.data_primes)]
         self._parms_ids = self._chain()
+        self._secret_bytes = len(primes) * parameters.ring_degree * _WORD_BYTES
         self._encoder = seal.CKKSEncoder(self._context)
         self._evaluator = seal.Evaluator(self._context)
 
@@ -150,7 +151,7 @@ class SealEngine:
         stored: bytes = ciphertext.handle.to_string()
         return stored[_PREFIX_BYTES:]
 
-    def load_ciphertext(self, data: bytes, *, level: int, scale: float) -> Ciphertext:
+    def load_ciphertext(self, data: bytes | memoryview, *, level: int, scale: float) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`.
 
         SEAL's own header is written here, never read from outside: what arrives can only be residues.
@@ -159,7 +160,7 @@ class SealEngine:
         if len(data) != expected:
             raise IntegrityError(f"ciphertext: expected {expected} bytes, got {len(data)}")
         loaded = self._seal.Ciphertext()
-        stored = self._prefix(level, scale, len(data)) + data
+        stored = b"".join((self._prefix(level, scale, len(data)), data))
         _guard("ciphertext", lambda: loaded.load_bytes(self._context, stored))
         if loaded.is_transparent():
             raise IntegrityError("ciphertext: it encrypts nothing")
@@ -181,24 +182,27 @@ class SealEngine:
     def store_secret_key(self, secret: SecretKey) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""
         stored: bytes = secret.handle.to_string()
-        return stored
+        return stored[-self._secret_bytes :]
 
-    def load_secret_key(self, data: bytes) -> SecretKey:
+    def load_secret_key(self, data: bytes | memoryview) -> SecretKey:
         """See :class:`~mibao.he.engine.Engine`."""
-        self._check_header("secret key", data)
-        return SecretKey(_guard("secret key", lambda: self._context.from_secret_str(data)))
+        if len(data) != self._secret_bytes:
+            raise IntegrityError(f"secret key: expected {self._secret_bytes} bytes, got {len(data)}")
+        example: bytes = self._seal.KeyGenerator(self._context).secret_key().to_string()
+        stored = b"".join((example[: -self._secret_bytes], data))
+        return SecretKey(_guard("secret key", lambda: self._context.from_secret_str(stored)))
 
     def store_relinearization_key(self, key: RelinearizationKey) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""
         stored: bytes = key.handle.to_string()
         return stored
 
-    def load_relinearization_key(self, data: bytes) -> RelinearizationKey:
+    def load_relinearization_key(self, data: bytes | memoryview) -> RelinearizationKey:
         """See :class:`~mibao.he.engine.Engine`."""
         self._check_header("relinearization key", data)
-        return RelinearizationKey(_guard("relinearization key", lambda: self._context.from_relin_str(data)))
+        return RelinearizationKey(_guard("relinearization key", lambda: self._context.from_relin_str(bytes(data))))
 
-    def _check_header(self, part: str, data: bytes) -> None:
+    def _check_header(self, part: str, data: bytes | memoryview) -> None:
         """Only what this version of SEAL wrote, uncompressed and of the stated size, reaches its parser."""
         if data[: _SEAL_HEADER.size] != self._header(len(data)):
             raise IntegrityError(f"{part}: not written by this version of the library")

@@ -59,11 +59,11 @@ NAMES: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """A kind, its header and its body."""
+    """A kind, its header and its body; an opened one's body is a view, since requests are large."""
 
     kind: Kind
     header: dict[str, Value]
-    body: bytes
+    body: bytes | memoryview
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -99,7 +99,7 @@ def decode(data: bytes, *kinds: Kind) -> Envelope:
         raise IntegrityError(f"{expected}: unknown kind {frame.kind}") from error
     envelope = _open(kind, memoryview(frame.payload))
     if kind not in kinds:
-        raise InputError(f"expected a {expected}, got a {NAMES[kind]}")
+        raise InputError(f"wrong kind of file: expected {expected}, got {NAMES[kind]}")
     return envelope
 
 
@@ -111,7 +111,7 @@ def _open(kind: Kind, payload: memoryview) -> Envelope:
     body_start = header_end + _DIGEST_BYTES
     if header_end > _LENGTH_BYTES + MAX_HEADER_BYTES or body_start > len(payload):
         raise IntegrityError(f"{name}: the header does not fit")
-    header, body = bytes(payload[_LENGTH_BYTES:header_end]), bytes(payload[body_start:])
+    header, body = bytes(payload[_LENGTH_BYTES:header_end]), payload[body_start:]
     if _digest(kind, header, body) != bytes(payload[header_end:body_start]):
         raise IntegrityError(f"{name}: its digest does not match, the bytes were changed")
     decoded = canonical.decode(header, max_bytes=MAX_HEADER_BYTES)
@@ -120,7 +120,7 @@ def _open(kind: Kind, payload: memoryview) -> Envelope:
     return Envelope(kind=kind, header=decoded, body=body)
 
 
-def _digest(kind: Kind, header: bytes, body: bytes) -> bytes:
+def _digest(kind: Kind, header: bytes, body: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(domain_tag("he/envelope", bytes([VERSION, kind]), header))
     digest.update(body)
     return digest.digest()

@@ -13,7 +13,7 @@ from jaxtyping import Real
 from numpy import ndarray
 
 from mibao.codec.canonical import Value
-from mibao.errors import InputError
+from mibao.errors import InputError, IntegrityError
 from mibao.he import envelope
 from mibao.he.client import Client, generate_client
 from mibao.he.engine import Engine
@@ -91,7 +91,11 @@ class LinearCircuit:
             IntegrityError: the bytes were altered or truncated.
         """
         opened = envelope.decode(data, Kind.CIRCUIT, Kind.CLEAR_BUNDLE, Kind.ENCRYPTED_BUNDLE)
+        encrypted = opened.kind is Kind.ENCRYPTED_BUNDLE
+        envelope.check_fields(opened, *(("spec", "key") if encrypted else ("spec",)))
         spec = envelope.spec_of(opened)
+        if opened.kind is Kind.CIRCUIT and opened.body:
+            raise IntegrityError("circuit: expected no body")
         weights = Weights.from_body(opened.body, spec) if opened.kind is Kind.CLEAR_BUNDLE else None
         return cls(spec=spec, weights=weights)
 

@@ -102,7 +102,7 @@ class Server:
             total = self._engine.rescale(total)
         return self._engine.store_ciphertext(total)
 
-    def _encrypted_columns(self, body: bytes, rows: int) -> Iterator[Operand]:
+    def _encrypted_columns(self, body: bytes | memoryview, rows: int) -> Iterator[Operand]:
         each = self._engine.ciphertext_bytes(level=0)
         if len(body) != self._spec.batches(rows) * self._spec.features * each:
             raise IntegrityError("request: its size does not match its rows")

@@ -33,7 +33,7 @@ class Weights:
         return self.matrix.astype(_STORED).tobytes() + self.bias.astype(_STORED).tobytes()
 
     @classmethod
-    def from_body(cls, body: bytes, spec: CircuitSpec) -> Weights:
+    def from_body(cls, body: bytes | memoryview, spec: CircuitSpec) -> Weights:
         """The reverse. Raises ``IntegrityError`` when the body does not suit ``spec``."""
         expected = (spec.features + 1) * spec.outputs * _STORED.itemsize
         if len(body) != expected:

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counts import counts
+from he_cases import BOTH, DATA, ROLES, WEIGHTS, circuit, records_of, request, weights_of
+from mibao import he
+from mibao.errors import InputError, MissingExtra
+from mibao.he import engine_seal
+from mibao.types import RandomId
+
+MODES = [DATA, WEIGHTS, BOTH]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(max_examples=counts(short=12, long=300), deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 12), st.integers(1, 3)),
+    bound=st.sampled_from([0.5, 1.0, 8.0]),
+)
+def test_decrypted_logits_stay_within_the_predicted_error_and_name_the_same_class(mode, seed, shape, bound):
+    rows, features, outputs = shape
+    weights, bias = weights_of(features=features, outputs=outputs, seed=seed)
+    compiled = circuit(mode, features=features, outputs=outputs, bound=bound, seed=seed)
+    records = records_of(rows=rows, features=features, bound=bound, seed=seed)
+    client, server = compiled.keygen()
+    logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
+    plain = records @ weights + bias
+    assert logits.shape == plain.shape
+    assert np.max(np.abs(logits - plain)) <= compiled.spec.predicted_error <= 1e-3
+    if outputs > 1:
+        ranked = np.sort(plain, axis=1)
+        clear = ranked[:, -1] - ranked[:, -2] > 2 * compiled.spec.predicted_error
+        assert np.array_equal(np.argmax(logits, axis=1)[clear], np.argmax(plain, axis=1)[clear])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_more_rows_than_slots_take_several_batches(mode):
+    compiled = circuit(mode)
+    slots = compiled.spec.parameters.slots
+    records = records_of(rows=2 * slots + 3)
+    weights, bias = weights_of()
+    client, server = compiled.keygen()
+    logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
+    assert compiled.spec.batches(len(records)) == 3
+    assert np.max(np.abs(logits - (records @ weights + bias))) < 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_zero_weights_and_zero_columns_change_nothing(mode):
+    weights, bias = weights_of()
+    weights[1] = 0.0
+    records = records_of()
+    records[:, 2] = 0.0
+    compiled = he.compile_linear(
+        weights, bias, mode=mode, roles=ROLES[mode], input_bound=4.0, circuit_id=RandomId(bytes(16))
+    )
+    client, server = compiled.keygen()
+    logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
+    assert np.max(np.abs(logits - (records @ weights + bias))) < 1e-3
+
+
+def test_records_of_zeros_answer_with_the_bias_when_only_weights_are_encrypted():
+    compiled = circuit(WEIGHTS)
+    client, server = compiled.keygen()
+    logits = client.decrypt(server.evaluate(he.request_in_clear(compiled.spec, np.zeros((2, 4)))))
+    assert np.max(np.abs(logits - weights_of()[1])) < 1e-3
+
+
+def test_single_precision_and_integer_records_are_taken():
+    compiled = circuit()
+    client, server = compiled.keygen()
+    records = np.array([[1, -2, 3, 0]])
+    exact = client.decrypt(server.evaluate(client.encrypt(records)))
+    single = client.decrypt(server.evaluate(client.encrypt(records.astype(np.float32))))
+    assert np.max(np.abs(exact - single)) < 2e-3
+
+
+def test_the_smallest_ring_that_keeps_the_error_is_chosen():
+    assert circuit(DATA).spec.parameters.ring_degree == 2048
+    assert circuit(DATA, max_error=1e-5).spec.parameters.ring_degree == 4096
+    assert circuit(DATA, max_error=1e-7).spec.parameters.ring_degree == 8192
+    assert circuit(BOTH).spec.parameters.modulus_bits == (38, 30, 38)
+
+
+@pytest.mark.parametrize("max_error", [1e-4, 1e-5, 1e-7])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tighter_error_is_kept_on_a_larger_ring(mode, max_error):
+    compiled = circuit(mode, max_error=max_error)
+    weights, bias = weights_of()
+    records = records_of(rows=200)
+    client, server = compiled.keygen()
+    logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
+    assert np.max(np.abs(logits - (records @ weights + bias))) <= compiled.spec.predicted_error <= max_error
+
+
+def test_where_weights_are_encrypted_the_parameters_tell_only_the_power_of_two_over_the_largest_logit():
+    weights, bias = weights_of()
+    specs = []
+    for scaled in (weights, weights[::-1] * 0.99):
+        compiled = he.compile_linear(
+            scaled, bias * 0, mode=BOTH, roles=ROLES[BOTH], input_bound=4.0, circuit_id=RandomId(bytes(16))
+        )
+        specs.append(compiled.spec)
+    assert specs[0] == specs[1]
+
+
+def test_a_circuit_survives_its_bytes():
+    compiled = circuit()
+    again = he.LinearCircuit.from_bytes(compiled.to_bytes())
+    assert again.spec == compiled.spec
+    assert again.to_bytes() == compiled.to_bytes()
+
+
+def test_the_public_circuit_is_enough_for_the_data_owner_and_holds_no_weights():
+    compiled = circuit()
+    public = he.LinearCircuit.from_bytes(compiled.public().to_bytes())
+    client = he.generate_client(public.spec)
+    server = he.Server.from_bytes(bundle=compiled.to_bytes(), keys=client.server_keys())
+    records = records_of()
+    weights, bias = weights_of()
+    assert np.max(np.abs(client.decrypt(server.evaluate(client.encrypt(records))) - (records @ weights + bias))) < 1e-3
+    for value in weights.ravel():
+        assert np.float64(value).tobytes() not in public.to_bytes()
+    with pytest.raises(InputError, match="circuit without them"):
+        public.keygen()
+
+
+@pytest.mark.parametrize(
+    ("weights", "bias", "message"),
+    [
+        (np.ones(4), np.ones(1), r"expected the shapes \(features, outputs\) and \(outputs,\), got \(4,\) and \(1,\)"),
+        (np.ones((4, 2)), np.ones(3), r"got \(4, 2\) and \(3,\)"),
+        (np.full((4, 1), np.nan), np.ones(1), "expected finite values"),
+        (np.ones((4, 1)), np.array([np.inf]), "expected finite values"),
+        (np.array([[1.0, 0.0]]), np.ones(2), "an output has no weight"),
+        (np.ones((4097, 1)), np.ones(1), "at most 4096 features"),
+        (np.full((4, 1), 1e12), np.ones(1), "no parameters keep the error"),
+    ],
+)
+def test_unusable_weights_are_refused(weights, bias, message):
+    with pytest.raises(InputError, match=message):
+        he.compile_linear(weights, bias, mode=DATA, roles=ROLES[DATA], input_bound=1.0, circuit_id=RandomId(bytes(16)))
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_input_bound_that_is_none_is_refused(bound):
+    with pytest.raises(InputError, match="positive, finite input_bound"):
+        circuit(bound=bound)
+
+
+def test_without_the_library_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "seal", None)
+    engine_seal.engine_for.cache_clear()
+    with pytest.raises(MissingExtra, match=r"encrypted compute needs the extra 'he': pip install 'mibao\[he\]'"):
+        circuit().keygen()

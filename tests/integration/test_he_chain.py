@@ -1,0 +1,145 @@
+"""The chain by hand: each party its own folder and processes, joined by files only."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from he_cases import BOTH, DATA, WEIGHTS, circuit, records_of, reframed, weights_of
+from mibao import he
+from mibao.he import files
+from mibao.he.envelope import Kind
+
+
+def mibao(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mibao", "he", *map(str, arguments)],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Path:
+    return _folder(tmp_path, "owner")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    return _folder(tmp_path, "host")
+
+
+@pytest.mark.parametrize("mode", [DATA, BOTH])
+def test_a_host_with_only_bundle_keys_and_request_answers_and_the_key_holder_reads(mode, owner, host):
+    compiled = circuit(mode)
+    files.write_circuit(owner / "my.circuit", compiled)
+    np.save(owner / "in.npy", records_of())
+    assert mibao("keygen", "my.circuit", "-o", ".", cwd=owner).returncode == 0
+    assert mibao("encrypt", "my.circuit", "in.npy", "--key", "client.key", "-o", "req", cwd=owner).returncode == 0
+    bundle = "host.bundle" if mode is BOTH else "my.circuit"
+    for name in (bundle, "server.keys", "req"):
+        shutil.move(owner / name, host / name) if name != bundle else shutil.copy(owner / name, host / name)
+    assert sorted(path.name for path in host.iterdir()) == sorted([bundle, "server.keys", "req"])
+    done = mibao("evaluate", bundle, "req", "--keys", "server.keys", "-o", "ans", cwd=host)
+    assert (done.returncode, done.stderr) == (0, "")
+    shutil.move(host / "ans", owner / "ans")
+    assert mibao("decrypt", "my.circuit", "ans", "--key", "client.key", "-o", "logits.npy", cwd=owner).returncode == 0
+    weights, bias = weights_of()
+    assert np.max(np.abs(np.load(owner / "logits.npy") - (records_of() @ weights + bias))) < 1e-3
+
+
+def test_the_modes_with_encrypted_weights_hand_the_host_a_folder_without_them(owner, host):
+    for mode in (WEIGHTS, BOTH):
+        compiled = circuit(mode, features=8)
+        client, server = compiled.keygen()
+        files.write_server(host, server)
+        request = (
+            client.encrypt(records_of(features=8))
+            if mode is BOTH
+            else he.request_in_clear(compiled.spec, records_of(features=8))
+        )
+        files.write_bytes(host / "req", request)
+        assert mibao("evaluate", "host.bundle", "req", "--keys", "server.keys", "-o", "ans", cwd=host).returncode == 0
+        held = b"".join(path.read_bytes() for path in host.iterdir())
+        weights, _ = weights_of(features=8)
+        for values in (weights.ravel(), weights.T.ravel()):
+            assert not any(value.tobytes() in held for value in values)
+            singles = values.astype(np.float32)
+            assert not any(singles[start : start + 2].tobytes() in held for start in range(len(singles) - 1))
+
+
+def test_explain_prints_who_could_read_what(owner):
+    compiled = circuit(BOTH)
+    files.write_circuit(owner / "my.circuit", compiled)
+    done = mibao("explain", "my.circuit", cwd=owner)
+    assert done.stdout.splitlines() == compiled.explain()
+
+
+def test_wrong_use_is_one_line_an_exit_code_and_nothing_written(owner, host):
+    client, server = circuit().keygen()
+    stranger, _ = circuit(number=2).keygen()
+    files.write_server(host, server)
+    good = client.encrypt(records_of())
+    cases = [
+        (good[:-1], 1, "frame: truncated"),
+        (good[:-1] + bytes([good[-1] ^ 1]), 1, "request: its digest does not match"),
+        (stranger.encrypt(records_of()), 4, "request: made for another circuit"),
+        (circuit().keygen()[0].encrypt(records_of()), 4, "request: made under another key"),
+        (server.keys_bytes(), 2, "wrong kind of file: expected request, got server keys"),
+        (reframed(good, Kind.REQUEST, body=lambda body: b"\xff" * len(body)), 1, "ciphertext: refused by the library"),
+    ]
+    before = sorted(path.name for path in host.iterdir())
+    for request, code, message in cases:
+        (host / "req").write_bytes(request)
+        done = mibao("evaluate", "host.bundle", "req", "--keys", "server.keys", "-o", "ans", cwd=host)
+        assert done.returncode == code
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in host.iterdir()) == sorted([*before, "req"])
+
+
+def test_wrong_input_of_the_key_holder_is_one_line_too(owner):
+    files.write_circuit(owner / "my.circuit", circuit())
+    files.write_circuit(owner / "other.circuit", circuit(number=2))
+    assert mibao("keygen", "my.circuit", "-o", ".", cwd=owner).returncode == 0
+    np.save(owner / "wide.npy", np.zeros((2, 5)))
+    np.save(owner / "names.npy", np.array(["a", "b"]))
+    (owner / "text.npy").write_text("no array")
+    np.save(owner / "in.npy", records_of())
+    cases = [
+        (("keygen", "my.circuit", "-o", "."), 2, "client.key: cannot be written (File exists)"),
+        (("encrypt", "my.circuit", "wide.npy", "--key", "client.key", "-o", "req"), 2, "expected the shape (rows, 4)"),
+        (("encrypt", "my.circuit", "names.npy", "--key", "client.key", "-o", "req"), 2, "one array of real numbers"),
+        (("encrypt", "my.circuit", "text.npy", "--key", "client.key", "-o", "req"), 2, "expected an array in .npy"),
+        (("encrypt", "my.circuit", "absent.npy", "--key", "client.key", "-o", "req"), 2, "No such file"),
+        (("encrypt", "other.circuit", "in.npy", "--key", "client.key", "-o", "req"), 4, "made for another circuit"),
+        (("decrypt", "my.circuit", "in.npy", "--key", "client.key", "-o", "out"), 1, "frame: expected b'MBHE'"),
+    ]
+    for arguments, code, message in cases:
+        done = mibao(*arguments, cwd=owner)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+        assert message in done.stderr
+    assert not (owner / "req").exists()
+    assert not (owner / "out").exists()
+
+
+def test_a_host_starts_without_the_heavy_libraries():
+    code = "import sys, mibao.he.files, mibao.cli.he; print([m for m in sys.modules if m in {!r}])".format(
+        ["seal", "scipy", "sklearn", "dp_accounting", "torch", "sqlalchemy"],
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
