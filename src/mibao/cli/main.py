@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mibao import __version__
-from mibao.cli import keygen
+from mibao.cli import demo, he, keygen, ledger, seal
 from mibao.errors import InputError, MibaoError
 
 EXIT_INTERNAL = 70
@@ -31,7 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command(rich_help_panel="Start here")(demo.demo)
 app.command(rich_help_panel="Keys and models")(keygen.keygen)
+app.add_typer(he.app, name="he", rich_help_panel="Computing on ciphertexts")
+app.add_typer(ledger.app, name="ledger", rich_help_panel="Ledger")
+seal.mount(app)
 
 
 def _print_version(asked: bool) -> None:

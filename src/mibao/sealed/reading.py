@@ -16,10 +16,10 @@ from mibao.sealed.chunks import Chunk
 from mibao.sealed.layout import INDEX_ENTRY_BYTES
 from mibao.sealed.opening import Envelope, OpenedFile, OpenedPart, read_indexes
 from mibao.sealed.source import ByteSource
-from mibao.sealed.workers import over, thread_count
+from mibao.sealed.workers import Progress, over, silent, thread_count
 
 
-def verify_chunks(source: ByteSource, envelope: Envelope) -> int:
+def verify_chunks(source: ByteSource, envelope: Envelope, *, progress: Progress = silent) -> int:
     """Compare every chunk's ciphertext with the signed index, without any decryption key; how many there were.
 
     Raises:
@@ -41,6 +41,7 @@ def verify_chunks(source: ByteSource, envelope: Envelope) -> int:
             at = number * INDEX_ENTRY_BYTES
             if merkle.index_entry(chunk) != index[at : at + INDEX_ENTRY_BYTES]:
                 raise IntegrityError(f"data: chunk {number} was altered")
+            progress(length)
 
         return verify
 
@@ -77,7 +78,13 @@ def decrypt_into(opened: OpenedFile, part: OpenedPart, counters: range, out: mem
         raise
 
 
-def decrypt_each(opened: OpenedFile, part: OpenedPart, deliver: Callable[[Chunk, memoryview], None]) -> None:
+def decrypt_each(
+    opened: OpenedFile,
+    part: OpenedPart,
+    deliver: Callable[[Chunk, memoryview], None],
+    *,
+    progress: Progress = silent,
+) -> None:
     """Check and decrypt every chunk into a buffer of its thread's own, and ``deliver`` it from there.
 
     Raises:
@@ -94,6 +101,7 @@ def decrypt_each(opened: OpenedFile, part: OpenedPart, deliver: Callable[[Chunk,
             chunk = part.chunks[counter]
             read_checked(chunk, plain[: chunk.length])
             deliver(chunk, plain[: chunk.length])
+            progress(chunk.length)
 
         return decrypt
 

@@ -25,7 +25,7 @@ from mibao.sealed.layout import (
 from mibao.sealed.manifest import Manifest, PartFacts
 from mibao.sealed.model_table import Layout, ModelTable, PartTable
 from mibao.sealed.source import ByteSink, ByteSource
-from mibao.sealed.workers import over, thread_count
+from mibao.sealed.workers import Progress, over, silent, thread_count
 from mibao.types import RandomId
 
 CHUNK_BYTES = 1 << 18  # measured: fits a core's private cache together with its ciphertext
@@ -88,6 +88,7 @@ def seal_to(
     file_id: RandomId,
     file_key: bytes,
     chunk_bytes: int = CHUNK_BYTES,
+    progress: Progress = silent,
 ) -> SealReport:
     """Write the sealed form of ``model`` to ``sink``, reading every byte of the source once.
 
@@ -129,7 +130,7 @@ def seal_to(
         table_bytes=len(sealed_table),
         index_bytes=sum(len(each) for each in cut) * INDEX_ENTRY_BYTES,
     )
-    indexes = _encrypt_parts(sink, model, cut, keys, data_at=preamble.data_at)
+    indexes = _encrypt_parts(sink, model, cut, keys, data_at=preamble.data_at, progress=progress)
     facts = [replace(part, root=merkle.root(index)) for part, index in zip(blank, indexes, strict=True)]
     manifest = replace(draft, shards=tuple(facts[:split]), side_files=tuple(facts[split:]))
     header = _header(preamble, keys, manifest, signer, recipients.encode_slot(stanzas, slot_bytes=preamble.slot_bytes))
@@ -182,13 +183,13 @@ def _report(model: SourceModel, manifest: Manifest, *, recipients_: tuple[Random
 
 
 def _encrypt_parts(
-    sink: ByteSink, model: SourceModel, cut: Sequence[PartChunks], keys: FileKeys, *, data_at: int
+    sink: ByteSink, model: SourceModel, cut: Sequence[PartChunks], keys: FileKeys, *, data_at: int, progress: Progress
 ) -> list[bytes]:
     """Write all data; the index of each part."""
     indexes = []
     for part, chunks in zip(model.parts, cut, strict=True):
         index = bytearray(len(chunks) * INDEX_ENTRY_BYTES)
-        worker = _encryptor(sink, part, chunks, keys, index=index, data_at=data_at)
+        worker = _encryptor(sink, part, chunks, keys, index=index, data_at=data_at, progress=progress)
         over(range(len(chunks)), worker, threads=thread_count(part.data_bytes))
         indexes.append(bytes(index))
         data_at += chunks.cipher_bytes
@@ -196,7 +197,14 @@ def _encrypt_parts(
 
 
 def _encryptor(
-    sink: ByteSink, part: SourcePart, chunks: PartChunks, keys: FileKeys, *, index: bytearray, data_at: int
+    sink: ByteSink,
+    part: SourcePart,
+    chunks: PartChunks,
+    keys: FileKeys,
+    *,
+    index: bytearray,
+    data_at: int,
+    progress: Progress,
 ) -> Callable[[], Callable[[int], None]]:
     cipher = keys.part_cipher(chunks.part)
     longest = chunks.longest
@@ -213,6 +221,7 @@ def _encryptor(
             at = counter * INDEX_ENTRY_BYTES
             index[at : at + INDEX_ENTRY_BYTES] = merkle.index_entry(sealed)
             sink.write_at(data_at + chunk.cipher_begin, sealed)
+            progress(chunk.length)
 
         return encrypt
 

@@ -17,6 +17,7 @@ from mibao.errors import InputError
 from mibao.events import ModelOpened
 from mibao.sealed import opening, reading, rewrapping
 from mibao.sealed import recipients as recipients_
+from mibao.sealed.chunks import Chunk
 from mibao.sealed.file_keys import FILE_KEY_BYTES
 from mibao.sealed.files import (
     PUBLIC_MODE,
@@ -33,6 +34,7 @@ from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.rewrapping import Rewrap
 from mibao.sealed.sealing import SealReport, seal_to
 from mibao.sealed.source import read
+from mibao.sealed.workers import Progress, silent
 from mibao.types import RandomId
 
 StrPath = str | os.PathLike[str]
@@ -99,6 +101,7 @@ def seal(
     signer: SignerPrivateKey,
     model_id: str,
     version: int = 1,
+    progress: Progress = silent,
 ) -> SealReport:
     """Seal a ``.safetensors`` file, a checkpoint's folder, or any one file; the output appears whole or not at all.
 
@@ -107,6 +110,7 @@ def seal(
         signer: Whose model it is; readers pin the public half.
         model_id: What the model is called; public.
         version: Grows with each release of ``model_id``, so that readers can refuse older ones.
+        progress: Called with the bytes just done, from any thread.
 
     Raises:
         InputError: the source is not what it says, a recipient stands twice, or the output cannot be written.
@@ -122,6 +126,7 @@ def seal(
             version=version,
             file_id=file_id,
             file_key=file_key,
+            progress=progress,
         )
 
 
@@ -132,6 +137,7 @@ def open_sealed(
     identity: RecipientPrivateKey,
     signer: SignerPublicKey,
     min_version: int | None = None,
+    progress: Progress = silent,
 ) -> OpenReport:
     """Write the exact bytes that were sealed to ``output_path``: a file, or a new folder; None only checks them.
 
@@ -144,14 +150,14 @@ def open_sealed(
         opened = _open(source, identity=identity, signer=signer, min_version=min_version)
         if output_path is None:
             for part in opened.parts:
-                reading.decrypt_each(opened, part, lambda chunk, plain: None)
+                reading.decrypt_each(opened, part, lambda chunk, plain: None, progress=progress)
         elif opened.table.layout is Layout.FILE:
             with whole_file(Path(output_path), mode=SECRET_MODE) as sink:
-                _write_part(opened, opened.parts[0], sink)
+                _write_part(opened, opened.parts[0], sink, progress)
         else:
             with whole_folder(Path(output_path)) as folder:
                 for part in opened.parts:
-                    _write_into(opened, part, folder)
+                    _write_into(opened, part, folder, progress)
         return _open_report(opened, identity)
 
 
@@ -176,7 +182,9 @@ def open_bytes(
         return bytes(whole)
 
 
-def verify(path: StrPath, *, signer: SignerPublicKey, min_version: int | None = None) -> VerifyReport:
+def verify(
+    path: StrPath, *, signer: SignerPublicKey, min_version: int | None = None, progress: Progress = silent
+) -> VerifyReport:
     """Check signature, table hash, index, padding and every chunk's hash, without any decryption key.
 
     Raises:
@@ -188,7 +196,7 @@ def verify(path: StrPath, *, signer: SignerPublicKey, min_version: int | None = 
         envelope = opening.read_verified(source, signer=signer, min_version=min_version)
         opening.read_header(source, envelope.preamble)
         opening.verify_table(source, envelope)
-        chunks = reading.verify_chunks(source, envelope)
+        chunks = reading.verify_chunks(source, envelope, progress=progress)
         manifest = envelope.manifest
         return VerifyReport(
             file_id=manifest.file_id,
@@ -284,17 +292,21 @@ def _open(
     return opening.open_file(source, envelope, identity)
 
 
-def _write_part(opened: OpenedFile, part: OpenedPart, sink: FileSink) -> None:
+def _write_part(opened: OpenedFile, part: OpenedPart, sink: FileSink, progress: Progress) -> None:
     header = part.table.header
     sink.write_at(0, header)
-    reading.decrypt_each(opened, part, lambda chunk, plain: sink.write_at(len(header) + chunk.begin, plain))
+
+    def deliver(chunk: Chunk, plain: memoryview) -> None:
+        sink.write_at(len(header) + chunk.begin, plain)
+
+    reading.decrypt_each(opened, part, deliver, progress=progress)
 
 
-def _write_into(opened: OpenedFile, part: OpenedPart, folder: Path) -> None:
+def _write_into(opened: OpenedFile, part: OpenedPart, folder: Path, progress: Progress) -> None:
     target = folder / part.table.name
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with whole_file(target, mode=SECRET_MODE) as sink:
-        _write_part(opened, part, sink)
+        _write_part(opened, part, sink, progress)
 
 
 def _open_report(opened: OpenedFile, identity: RecipientPrivateKey) -> OpenReport:

@@ -7,9 +7,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import TypeAlias
 
 SMALL_BYTES = 1 << 20
 MAX_THREADS = 8
+
+
+Progress: TypeAlias = Callable[[int], None]
+"""Called with the bytes just done, from any thread."""
+
+
+def silent(done_bytes: int) -> None:
+    """Report progress to nobody."""
 
 
 def thread_count(total_bytes: int) -> int:
