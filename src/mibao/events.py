@@ -74,7 +74,8 @@ class SecureSumReleased(Event):
 class NoiseAdded(Event):
     """One release carried this much noise, counting only the clients that took part.
 
-    ``noise_multiplier`` is the standard deviation of the noise in the sum over its L2 sensitivity.
+    ``noise_multiplier`` is the standard deviation of the noise in the sum over its L2 ``sensitivity``, which is in
+    units of the integer grid on which the noise was drawn; the sum has ``dimension`` coordinates.
     """
 
     kind: ClassVar[str] = "noise-added"
@@ -82,6 +83,7 @@ class NoiseAdded(Event):
     mechanism: Mechanism
     round: int
     contributors: int
+    dimension: int
     sensitivity: float
     noise_multiplier: float
 

@@ -1,0 +1,106 @@
+"""What the noise is worth: the privacy of one release, of all releases, and a hard stop.
+
+One bound is our own code, because `dp-accounting` has no event for sums of discrete Gaussians; composition over
+rounds and the conversion to epsilon and delta are that library's. Neighbours differ by one record more or less.
+
+What is assumed: hospitals do not pool what they know of their own noise (``colluders`` says what is left if some
+do), and each adds the noise that it should.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mibao.errors import BudgetExhausted, InputError
+from mibao.events import Event, NoiseAdded
+from mibao.types import Mechanism
+
+_ROUND_UP = 1.0 + 1e-12  # more than the float error of a few operations
+
+
+def sum_distance(*, variance_each: float, contributors: int) -> float:
+    """``tau``: how far a sum of discrete Gaussians is from one, in privacy loss a coordinate.
+
+    Raises:
+        InputError: the variance is under 1/4, where the theorem says nothing, or there is no contributor.
+
+    Source: Kairouz, Liu and Steinke, ICML 2021, theorem 1 (``tau``).
+    """
+    if not 0.25 <= variance_each < math.inf or contributors < 1:
+        raise InputError(
+            "accounting: expected at least one contributor and a variance of 1/4 or more each, "
+            f"got {contributors} and {variance_each:g}"
+        )
+    decay = -2.0 * math.pi**2 * variance_each
+    return 10.0 * math.fsum(math.exp(decay * k / (k + 1)) for k in range(1, contributors))
+
+
+def concentrated_rho(*, l2_sensitivity: float, variance_each: float, contributors: int, dimension: int) -> float:
+    """``rho`` of the zero-concentrated DP that a sum carrying this noise has.
+
+    All in grid units. With ``n`` contributors the release is ``epsilon**2 / 2``-concentrated differentially private
+    for ``epsilon = l2_sensitivity / sqrt(n * variance_each) + tau * sqrt(dimension)``. The theorem's other branch,
+    smaller only where ``tau`` matters, is not used: noise worth having makes ``tau`` vanish.
+
+    Raises:
+        InputError: as :func:`sum_distance`, or a sensitivity or dimension that is not positive.
+
+    Source: Kairouz, Liu and Steinke, "The Distributed Discrete Gaussian Mechanism for Federated Learning with
+    Secure Aggregation", ICML 2021, theorem 1.
+    """
+    if not 0.0 < l2_sensitivity < math.inf or dimension < 1:
+        raise InputError("accounting: expected a positive sensitivity and dimension")
+    tau = sum_distance(variance_each=variance_each, contributors=contributors)
+    epsilon = l2_sensitivity / math.sqrt(contributors * variance_each) + tau * math.sqrt(dimension)
+    return epsilon * epsilon / 2.0 * _ROUND_UP
+
+
+def rho_of(event: Event, *, colluders: int = 0) -> float:
+    """``rho`` of one recorded release, against an observer who knows the noise of ``colluders`` contributors.
+
+    Raises:
+        InputError: the event is no release of a known mechanism, or colluders leave no noise.
+    """
+    if not isinstance(event, NoiseAdded) or event.mechanism is not Mechanism.DISTRIBUTED_DISCRETE_GAUSSIAN:
+        raise InputError(f"accounting: no privacy bound is known for a {event.kind} event of this mechanism")
+    if not 0 <= colluders < event.contributors:
+        raise InputError(f"accounting: expected under {event.contributors} colluders, got {colluders}")
+    return concentrated_rho(
+        l2_sensitivity=event.sensitivity,
+        variance_each=(event.noise_multiplier * event.sensitivity) ** 2 / event.contributors,
+        contributors=event.contributors - colluders,
+        dimension=event.dimension,
+    )
+
+
+def epsilon_spent(events: Sequence[Event], *, delta: float, colluders: int = 0) -> float:
+    """Epsilon of all recorded releases together, at ``delta``. No release costs nothing.
+
+    Raises:
+        InputError: ``delta`` is not in (0, 1), or as :func:`rho_of`: what is not understood is never free.
+    """
+    # Importing it takes over a second (it loads SciPy's optimisers), and only accounting needs it.
+    import dp_accounting  # noqa: PLC0415
+
+    if not 0.0 < delta < 1.0:
+        raise InputError(f"accounting: expected a delta between 0 and 1, got {delta:g}")
+    accountant = dp_accounting.rdp.RdpAccountant()
+    for event in events:
+        accountant.compose(dp_accounting.ZCDpEvent(rho_of(event, colluders=colluders)))
+    return float(accountant.get_epsilon(delta)) if events else 0.0
+
+
+def require_affordable(spent: Sequence[Event], upcoming: Event, *, epsilon: float, delta: float) -> None:
+    """Return only if ``upcoming`` may be released after ``spent`` within ``epsilon`` at ``delta``.
+
+    Raises:
+        BudgetExhausted: it would exceed the promise; the message says spent and promised.
+        InputError: as :func:`epsilon_spent`.
+    """
+    if epsilon_spent([*spent, upcoming], delta=delta) > epsilon:
+        so_far = epsilon_spent(spent, delta=delta)
+        raise BudgetExhausted(
+            f"privacy budget: {so_far:.4g} spent of {epsilon:.4g} promised (delta {delta:g}) after {len(spent)} "
+            "releases, another would exceed it"
+        )
