@@ -198,6 +198,25 @@ def test_a_client_that_refused_something_answers_nothing_more_and_has_forgotten_
         client.answer(incoming[0])
 
 
+def test_each_secret_is_forgotten_at_the_step_that_uses_it_last() -> None:
+    held = {}
+    for phase in ORDER:
+        made = Round(3)
+        if phase is Phase.ADVERTISE:
+            made.clients[1].start()
+        else:
+            made.play(made.run_to(phase), phase)
+        kept = made.clients[1]._held
+        held[phase] = [name for name in kept.__slots__ if len(getattr(kept, name))]
+    assert held == {
+        Phase.ADVERTISE: ["share_secret", "mask_secret", "self_seed", "polynomials", "vector"],
+        Phase.SHARE: ["self_seed", "vector", "pairs", "mask_seeds", "shares"],
+        Phase.MASK: ["shares"],
+        Phase.CONFIRM: ["shares"],
+        Phase.REVEAL: [],
+    }
+
+
 def test_a_client_cannot_be_pickled_copied_or_printed_open() -> None:
     client = Round(3).clients[0]
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
