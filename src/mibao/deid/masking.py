@@ -1,0 +1,146 @@
+"""Texts with placeholders in place of personal data, and back, exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mibao.crypto.kdf import derive
+from mibao.deid.detection import detect, language_of
+from mibao.deid.findings import Finding
+from mibao.deid.pseudonyms import PLACEHOLDER, stem_of, utf8
+from mibao.deid.vault import Vault
+from mibao.errors import InputError
+from mibao.events import PersonalDataMasked, PersonalDataRestored
+from mibao.types import EntityType, Language
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """A text after masking. Its ``repr`` shows no text: what was missed still stands in it.
+
+    ``placeholders[i]`` stands in ``text`` where ``findings[i]`` stood in the original.
+    """
+
+    text: str = field(repr=False)
+    findings: tuple[Finding, ...]
+    placeholders: tuple[str, ...] = field(repr=False)
+    language: Language
+    events: tuple[PersonalDataMasked, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A text with its personal data back in place. Its ``repr`` shows no text."""
+
+    text: str = field(repr=False)
+    event: PersonalDataRestored
+
+
+def mask(text: str, *, vault: Vault) -> Masked:
+    """``text`` with every finding replaced by its placeholder; ``restore(mask(text).text).text == text``, always.
+
+    That holds for any text: no part of what is kept has the form of a placeholder, because such parts are findings
+    themselves, and none can arise at a seam, because a placeholder holds ``<`` and ``>`` at its ends only.
+    """
+    findings = detect(text)
+    placeholders = tuple(vault.placeholder_for(found.type, text[found.start : found.end]) for found in findings)
+    pieces, kept_from = [], 0
+    for found, placeholder in zip(findings, placeholders, strict=True):
+        pieces += [text[kept_from : found.start], placeholder]
+        kept_from = found.end
+    language = language_of(text)
+    return Masked(
+        text="".join([*pieces, text[kept_from:]]),
+        findings=findings,
+        placeholders=placeholders,
+        language=language,
+        events=_events(findings, placeholders, vault=vault, language=language),
+    )
+
+
+def restore(text: str, *, vault: Vault) -> Restored:
+    """``text`` with every placeholder that the vault knows replaced by what it stands for, in one pass.
+
+    ``text`` may be any text around placeholders, such as an answer to a masked question. A placeholder that is
+    damaged, unknown or of another scope stays as it is.
+    """
+    pieces, kept_from, restored = [], 0, 0
+    for match in PLACEHOLDER.finditer(text):
+        written = vault.written(match[0])
+        if written is not None:
+            pieces += [text[kept_from : match.start()], written]
+            kept_from = match.end()
+            restored += 1
+    event = PersonalDataRestored(scope=vault.scope, placeholders=restored)
+    return Restored(text="".join([*pieces, text[kept_from:]]), event=event)
+
+
+class Pseudonymiser:
+    """Masks and restores the texts of one scope (a patient, a conversation, a study) under one key.
+
+    One value has one stem in all of them, in either language. Two scopes share nothing, under one key or under two.
+    """
+
+    __slots__ = ("_vault",)
+
+    def __init__(self, *, key: bytes, scope: str) -> None:
+        self._vault = Vault(scope_key=scope_key(key, scope))
+
+    @classmethod
+    def load(cls, path: Path, *, key: bytes, scope: str) -> Pseudonymiser:
+        """The session that :meth:`save` sealed. Raises as :meth:`mibao.deid.vault.Vault.load`."""
+        session = cls(key=key, scope=scope)
+        session._vault = Vault.load(path, scope_key=scope_key(key, scope))
+        return session
+
+    @property
+    def vault(self) -> Vault:
+        """What the placeholders of this scope stand for."""
+        return self._vault
+
+    def __repr__(self) -> str:
+        return f"<Pseudonymiser, {len(self._vault)} placeholders>"
+
+    def mask(self, text: str) -> Masked:
+        """As :func:`mask`, within this scope."""
+        return mask(text, vault=self._vault)
+
+    def restore(self, text: str) -> str:
+        """The text of :func:`restore`, within this scope."""
+        return restore(text, vault=self._vault).text
+
+    def link(self, entity: EntityType, written: str, *others: str) -> None:
+        """As :meth:`mibao.deid.vault.Vault.link`: one person's names in two languages."""
+        self._vault.link(entity, written, *others)
+
+    def save(self, path: Path) -> None:
+        """Seal the vault into a file. Raises as :meth:`mibao.deid.vault.Vault.save`."""
+        self._vault.save(path)
+
+
+def scope_key(key: bytes, scope: str) -> bytes:
+    """The 32-byte key of one scope.
+
+    Raises:
+        InputError: ``key`` is not 32 bytes.
+    """
+    if len(key) != 32:
+        raise InputError(f"pseudonymiser: expected a key of 32 bytes, got {len(key)}")
+    return derive(key, purpose="deid/scope", context=utf8(scope))
+
+
+def _events(
+    findings: tuple[Finding, ...], placeholders: tuple[str, ...], *, vault: Vault, language: Language
+) -> tuple[PersonalDataMasked, ...]:
+    found = Counter(finding.type for finding in findings)
+    values = {(finding.type, stem_of(token)) for finding, token in zip(findings, placeholders, strict=True)}
+    distinct = Counter(entity for entity, _ in values)
+    return tuple(
+        PersonalDataMasked(
+            scope=vault.scope, language=language, entity=entity, findings=found[entity], distinct=distinct[entity]
+        )
+        for entity in EntityType
+        if found[entity]
+    )

@@ -1,0 +1,119 @@
+import json
+import random
+import string
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mibao.deid import Finding, detect, language_of
+from mibao.deid.checksums import resident_id_check_character
+from mibao.deid.findings import without_overlaps
+from mibao.types import EntityType, Language
+
+FIXED = settings(derandomize=True, deadline=None)
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors/deid/detection.json").read_text(encoding="utf-8"))
+PIECES = st.sampled_from([
+    "Dr. Chen", "患者林晓雨", "王医生", "13800138000", "+86 138 0013 8000", "a@b.example", "990101198707145121",
+    "MRN 1234", "2026-03-12", "3月12日", "<PERSON_0000000000>", "<", ">", " ", "，", "１", "\n", "-", "x", "9", "的",
+])  # fmt: skip
+TEXTS = st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join)
+
+
+@FIXED
+@given(TEXTS)
+def test_findings_are_in_order_in_range_and_never_overlap(text: str) -> None:
+    findings = detect(text)
+    assert all(0 <= found.start < found.end <= len(text) and 0 < found.score <= 1 for found in findings)
+    assert all(one.end <= two.start for one, two in pairwise(findings))
+
+
+@FIXED
+@given(st.sampled_from(["的", "，", "：", "\n", " ", "。", "（"]), st.sampled_from(["谢", "。", "，", "\n", " ", "）"]))
+def test_chinese_neighbours_never_hide_a_number(before: str, after: str) -> None:
+    for value in ("13800138000", "lin@example.com", "990101198707145121", "2026-03-12"):
+        (found,) = detect(before + value + after)
+        assert (found.start, found.end) == (len(before), len(before) + len(value))
+
+
+@FIXED
+@given(st.integers(10**16, 10**17 - 1), st.integers(0, 10))
+def test_a_bare_number_of_18_digits_is_found_only_with_its_check_digit(body: int, offset: int) -> None:
+    right = resident_id_check_character(str(body))
+    number = str(body) + "0123456789X"[offset]
+    found = {finding.type for finding in detect(f"part {number} in stock")}
+    assert EntityType.CN_RESIDENT_ID not in found or number[-1] == right
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["text"][:24] or "empty")
+def test_exactly_the_listed_findings_are_made(case: dict[str, list[list[str]]]) -> None:
+    text = str(case["text"])
+    assert [[found.type.value, text[found.start : found.end]] for found in detect(text)] == case["find"]
+
+
+def test_the_longest_candidate_wins_then_the_best_score_then_the_first() -> None:
+    def finding(start: int, end: int, score: float) -> Finding:
+        return Finding(type=EntityType.PERSON, start=start, end=end, score=score, why="test")
+
+    long, better, worse = finding(0, 6, 0.1), finding(8, 10, 0.9), finding(9, 11, 0.8)
+    assert without_overlaps([worse, finding(4, 9, 1.0), better, long], length=12) == (long, better)
+    assert without_overlaps([finding(1, 3, 0.5), finding(0, 2, 0.5)], length=3) == (finding(0, 2, 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("", "en"),
+        ("Dr. Chen", "en"),
+        ("患者林晓雨", "zh"),
+        ("BI-RADS 4C类，右乳肿块", "zh"),
+        ("see 林 tomorrow at noon", "en"),
+    ],
+)
+def test_the_language_is_the_one_that_carries_more_of_the_text(text: str, language: str) -> None:
+    assert language_of(text) is Language(language)
+
+
+def test_a_finding_shows_no_text() -> None:
+    (found,) = detect("write to secret.person@example.com")
+    assert "secret" not in repr(found)
+    assert "example" not in repr(found)
+
+
+HOSTILE = (
+    "a", "A", "1", "１", "王", "Ā", "<", "+", " ", "a.", "a@", "a@a.", "+1 ", "1-", "1年", "O'", "A-a", "Aa ",
+    "138 1234 567", "Mr A", "Mr van ", "van ", "患者", "患者王", "王王医生", "phone: (", "May 1", "MRN 1-",
+    "patient name ", "身份证1101011990030777", "<PERSON_AAAA", "<PHONE_NUMBER_AAAAAAAAAA_AAA",
+    "1990-", "一九九〇年一月",
+)  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    started = time.process_time()
+    detect(text)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_hostile_repetition_takes_no_more_than_linear_time(unit: str) -> None:
+    short, long = (unit * (size // len(unit)) for size in (2_000, 32_000))
+    assert _seconds(long) < 0.05 + 16 * 6 * min(_seconds(short) for _ in range(3))
+
+
+def test_many_distinct_names_take_no_more_than_linear_time() -> None:
+    source = random.Random(7)  # noqa: S311
+    latin = [
+        " ".join("".join(source.choices(string.ascii_lowercase, k=6)).title() for _ in range(2)) for _ in range(4000)
+    ]
+    han = ["".join(chr(source.randrange(0x4E00, 0x9FFF)) for _ in range(2)) for _ in range(4000)]
+    lines = [f"Mr {name}. 患者王{given}，" for name, given in zip(latin, han, strict=True)]
+    assert _seconds("".join(lines)) < 0.05 + 10 * 6 * min(_seconds("".join(lines[:400])) for _ in range(3))
+
+
+@pytest.mark.parametrize("unit", ["+1 ", "患者王", "<PHONE_NUMBER_AAAAAAAAAA_AAA"])
+def test_a_hostile_megabyte_is_read_in_bounded_time(unit: str) -> None:
+    assert _seconds(unit * (1_000_000 // len(unit))) < 30
