@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from he_cases import BOTH, DATA, WEIGHTS, circuit, records_of, reframed, weights_of
 from mibao import he
+from mibao.cli import he as commands
+from mibao.errors import InputError, IntegrityError, KeyMismatch, MibaoError
 from mibao.he import files
 from mibao.he.envelope import Kind
 
@@ -24,6 +27,13 @@ def mibao(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def refusal(*arguments: str) -> BaseException | None:
+    """What a command raises, for the outer edge to print; ``None`` if it succeeds."""
+    error = CliRunner().invoke(commands.app, arguments).exception
+    assert error is None or isinstance(error, MibaoError)
+    return error
 
 
 @pytest.fixture
@@ -82,52 +92,63 @@ def test_explain_prints_who_could_read_what(owner):
     assert done.stdout.splitlines() == compiled.explain()
 
 
-def test_wrong_use_is_one_line_an_exit_code_and_nothing_written(owner, host):
+def test_a_refused_request_is_one_line_an_exit_code_and_nothing_written(host):
+    client, server = circuit().keygen()
+    files.write_server(host, server)
+    (host / "req").write_bytes(client.encrypt(records_of())[:-1])
+    before = sorted(path.name for path in host.iterdir())
+    done = mibao("evaluate", "host.bundle", "req", "--keys", "server.keys", "-o", "ans", cwd=host)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: frame: truncated")
+    assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in host.iterdir()) == before
+
+
+def test_each_wrong_request_is_refused_at_the_host(host, monkeypatch):
+    monkeypatch.chdir(host)
     client, server = circuit().keygen()
     stranger, _ = circuit(number=2).keygen()
     files.write_server(host, server)
     good = client.encrypt(records_of())
     cases = [
-        (good[:-1], 1, "frame: truncated"),
-        (good[:-1] + bytes([good[-1] ^ 1]), 1, "request: its digest does not match"),
-        (stranger.encrypt(records_of()), 4, "request: made for another circuit"),
-        (circuit().keygen()[0].encrypt(records_of()), 4, "request: made under another key"),
-        (server.keys_bytes(), 2, "wrong kind of file: expected request, got server keys"),
-        (reframed(good, Kind.REQUEST, body=lambda body: b"\xff" * len(body)), 1, "ciphertext: refused by the library"),
+        (good[:-1] + bytes([good[-1] ^ 1]), IntegrityError, "request: its digest does not match"),
+        (stranger.encrypt(records_of()), KeyMismatch, "request: made for another circuit"),
+        (circuit().keygen()[0].encrypt(records_of()), KeyMismatch, "request: made under another key"),
+        (server.keys_bytes(), InputError, "wrong kind of file: expected request, got server keys"),
+        (reframed(good, Kind.REQUEST, body=lambda body: b"\xff" * len(body)), IntegrityError, "refused by the library"),
     ]
-    before = sorted(path.name for path in host.iterdir())
-    for request, code, message in cases:
+    for request, kind, message in cases:
         (host / "req").write_bytes(request)
-        done = mibao("evaluate", "host.bundle", "req", "--keys", "server.keys", "-o", "ans", cwd=host)
-        assert done.returncode == code
-        assert done.stderr.startswith("error: ")
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
-    assert sorted(path.name for path in host.iterdir()) == sorted([*before, "req"])
+        error = refusal("evaluate", "host.bundle", "req", "--keys", "server.keys", "-o", "ans")
+        assert type(error) is kind
+        assert message in str(error)
+    assert not (host / "ans").exists()
 
 
-def test_wrong_input_of_the_key_holder_is_one_line_too(owner):
+def test_each_wrong_input_of_the_key_holder_is_refused(owner, monkeypatch):
+    monkeypatch.chdir(owner)
     files.write_circuit(owner / "my.circuit", circuit())
     files.write_circuit(owner / "other.circuit", circuit(number=2))
-    assert mibao("keygen", "my.circuit", "-o", ".", cwd=owner).returncode == 0
+    assert refusal("keygen", "my.circuit", "-o", ".") is None
     np.save(owner / "wide.npy", np.zeros((2, 5)))
     np.save(owner / "names.npy", np.array(["a", "b"]))
     (owner / "text.npy").write_text("no array")
     np.save(owner / "in.npy", records_of())
     cases = [
-        (("keygen", "my.circuit", "-o", "."), 2, "client.key: cannot be written (File exists)"),
-        (("encrypt", "my.circuit", "wide.npy", "--key", "client.key", "-o", "req"), 2, "expected the shape (rows, 4)"),
-        (("encrypt", "my.circuit", "names.npy", "--key", "client.key", "-o", "req"), 2, "one array of real numbers"),
-        (("encrypt", "my.circuit", "text.npy", "--key", "client.key", "-o", "req"), 2, "expected an array in .npy"),
-        (("encrypt", "my.circuit", "absent.npy", "--key", "client.key", "-o", "req"), 2, "No such file"),
-        (("encrypt", "other.circuit", "in.npy", "--key", "client.key", "-o", "req"), 4, "made for another circuit"),
-        (("decrypt", "my.circuit", "in.npy", "--key", "client.key", "-o", "out"), 1, "frame: expected b'MBHE'"),
+        (("keygen", "my.circuit", "-o", "."), InputError, "client.key: cannot be written (File exists)"),
+        (("keygen", "my.circuit", "-o", "in.npy"), InputError, "in.npy: cannot be made (File exists)"),
+        (("encrypt", "my.circuit", "wide.npy"), InputError, "expected the shape (rows, 4)"),
+        (("encrypt", "my.circuit", "names.npy"), InputError, "one array of real numbers"),
+        (("encrypt", "my.circuit", "text.npy"), InputError, "expected an array in .npy"),
+        (("encrypt", "my.circuit", "absent.npy"), InputError, "No such file"),
+        (("encrypt", "other.circuit", "in.npy"), KeyMismatch, "client key: made for another circuit"),
+        (("decrypt", "my.circuit", "in.npy"), IntegrityError, "frame: expected b'MBHE'"),
     ]
-    for arguments, code, message in cases:
-        done = mibao(*arguments, cwd=owner)
-        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
-        assert message in done.stderr
-    assert not (owner / "req").exists()
+    for arguments, kind, message in cases:
+        options = () if arguments[0] == "keygen" else ("--key", "client.key", "-o", "out")
+        error = refusal(*arguments, *options)
+        assert type(error) is kind
+        assert message in str(error)
     assert not (owner / "out").exists()
 
 

@@ -15,8 +15,10 @@ from mibao.types import ComputeMode
 
 # Smallest first: one prime without key switching, then one level, then one level with room for wide ranges.
 LADDER: tuple[tuple[int, tuple[int, ...]], ...] = ((2048, (53,)), (4096, (38, 30, 38)), (8192, (58, 40, 58)))
-NOISE_STD = 3.2  # of fresh encryptions and keys, in SEAL as in the standard
-SIGMAS = 6.0  # one logit in a thousand million lies further out
+NOISE_STD = 3.24  # of fresh encryptions: SEAL's centered binomial, for the standard's 3.2
+# Two logits in a thousand million lie further out, if their error is normal, and if it is Laplace-distributed.
+NORMAL_SIGMAS = 6.0
+LAPLACE_SIGMAS = 14.2
 MIN_SCALE_BITS = 12
 
 
@@ -81,11 +83,13 @@ def _splits(demand: Demand, ring_degree: int, modulus_bits: tuple[int, ...]) -> 
 
 
 def predicted_error(demand: Demand, parameters: Parameters, weight_scale_bits: int) -> float:
-    """Six standard deviations of the noise in one logit, plus the worst case of rounding clear weights.
+    """A bound on one logit's error that fails about twice in a thousand million, rounding of clear weights included.
 
-    Key switching is left out: its noise enters at the product's scale and lies far under the rescaling's.
+    Fresh noise is normal in a slot. Rescaling rounds both components and the second is multiplied by the secret, whose
+    size differs from slot to slot: a product of two normal variables, with the heavier tail of a Laplace variable. Key
+    switching is left out: its noise enters at the product's scale and lies far under the rescaling's.
 
-    Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017, section 3, with variances in place of the worst-case bounds.
+    Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017, section 3, with these tails in place of the worst-case bounds.
     """
     degree = parameters.ring_degree
     slot_std = NOISE_STD * math.sqrt(degree / 2)  # a slot's real part sums N coefficients at mean square 1/2
@@ -100,7 +104,6 @@ def predicted_error(demand: Demand, parameters: Parameters, weight_scale_bits: i
         variance += (math.hypot(slot_std, 0.5) * record_norm / 2.0**weight_scale_bits) ** 2
     if parameters.depth:
         rescaled_bits = parameters.scale_bits + weight_scale_bits - parameters.data_primes[-1]
-        # Dividing rounds both polynomials; the second is multiplied by a ternary secret of about 2N/3 non-zeros.
-        rescale_std = math.sqrt((1 + 2 * degree / 3) / 12 * degree / 2)
-        variance += (rescale_std / 2.0**rescaled_bits) ** 2
-    return SIGMAS * math.sqrt(variance) + worst
+        rescale_std = math.sqrt((1 + 2 * degree / 3) / 12 * degree / 2)  # a ternary secret has about 2N/3 non-zeros
+        worst += LAPLACE_SIGMAS * rescale_std / 2.0**rescaled_bits
+    return NORMAL_SIGMAS * math.sqrt(variance) + worst
