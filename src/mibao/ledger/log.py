@@ -26,10 +26,12 @@ from mibao.events import Event
 from mibao.ledger import checkpoint as checkpoints
 from mibao.ledger import entry as entries
 from mibao.ledger import log_sqlite, merkle, proof
+from mibao.ledger import snapshot as snapshots
 from mibao.ledger.checkpoint import Checkpoint
 from mibao.ledger.entry import Entry
-from mibao.ledger.log_sqlite import ENTRIES, HEAD, Head, Snapshot
+from mibao.ledger.log_sqlite import ENTRIES, HEAD, Head
 from mibao.ledger.merkle import Frontier
+from mibao.ledger.snapshot import Row, Snapshot
 
 MAX_BATCH = 65_536
 
@@ -90,7 +92,7 @@ class Log:
             with log._lock, log_sqlite.storage_errors(lambda: "checkpoint"), connection.begin():
                 log._known = log._current_state()
         except BaseException:
-            log.close()
+            log._release()
             raise
         return log
 
@@ -127,9 +129,15 @@ class Log:
         return self._state().head.note.decode()
 
     def close(self) -> None:
-        """Write everything back into the one file and let go of it."""
-        self._connection.close()
-        self._engine.dispose()
+        """Write everything back into the one file and let go of it. What was acknowledged is safe without this.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        try:
+            log_sqlite.write_back(self._connection)
+        finally:
+            self._release()
 
     def __enter__(self) -> Log:
         return self
@@ -138,6 +146,10 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _release(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
 
     def _state(self) -> _State:
         if self._known is None:
@@ -204,7 +216,7 @@ def stored_note(path: Path) -> str:
         InputError: no file, or not a ledger.
         IntegrityError: it cannot be read as a checkpoint.
     """
-    note = log_sqlite.read(path, lambda snapshot: note_text(snapshot.head()))
+    note = snapshots.read(path, lambda snapshot: note_text(snapshot.head()))
     checkpoints.read_unverified(note)
     return note
 
@@ -216,7 +228,7 @@ def stored_entries(path: Path) -> list[Entry]:
         InputError: no file, or not a ledger.
         IntegrityError: an entry cannot be read; names its index.
     """
-    return log_sqlite.read(path, _decoded)
+    return snapshots.read(path, _decoded)
 
 
 def export(path: Path) -> bytes:
@@ -229,7 +241,7 @@ def export(path: Path) -> bytes:
         lines = [entries.to_json(entry, index=index) for index, entry in enumerate(_decoded(snapshot))]
         return _json_lines([*lines, {"checkpoint": note_text(snapshot.head())}])
 
-    return log_sqlite.read(path, dump)
+    return snapshots.read(path, dump)
 
 
 def prove(path: Path, index: int) -> str:
@@ -239,7 +251,7 @@ def prove(path: Path, index: int) -> str:
         InputError: no file, not a ledger, or no entry at ``index``.
         IntegrityError: the ledger cannot be read, or does not match its checkpoint.
     """
-    return log_sqlite.read(path, lambda snapshot: _prove(snapshot, index))
+    return snapshots.read(path, lambda snapshot: _prove(snapshot, index))
 
 
 def prove_consistency(path: Path, *, old_size: int) -> tuple[bytes, ...]:
@@ -249,7 +261,7 @@ def prove_consistency(path: Path, *, old_size: int) -> tuple[bytes, ...]:
         InputError: no file, not a ledger, or it holds fewer than ``old_size`` entries.
         IntegrityError: the ledger cannot be read.
     """
-    return log_sqlite.read(path, lambda snapshot: merkle.consistency_proof(_leaves(snapshot), old_size))
+    return snapshots.read(path, lambda snapshot: merkle.consistency_proof(_leaves(snapshot), old_size))
 
 
 def _prove(snapshot: Snapshot, index: int) -> str:
@@ -275,7 +287,7 @@ def _decoded(snapshot: Snapshot) -> list[Entry]:
     return [decode_row(row) for row in snapshot.rows()]
 
 
-def decode_row(row: log_sqlite.Row) -> Entry:
+def decode_row(row: Row) -> Entry:
     """The entry in a stored row. Raises ``IntegrityError`` that names its index when it is not one."""
     try:
         return entries.decode(row.entry)

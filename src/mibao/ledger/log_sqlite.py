@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy import Column, Connection, Engine, Integer, LargeBinary, MetaData, Table, create_engine, event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from mibao.errors import InputError, IntegrityError, MibaoError
+from mibao.ledger import write_ahead
 
 APPLICATION_ID = 0x6D62_6C67  # "mblg"
 FORMAT_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_MS = 2000
 MAX_VALUE_BYTES = 1 << 20
-READ_ATTEMPTS = 5
+SETTLE_ATTEMPTS = 5
+_SETTLE_S = 0.05
 _MAGIC = b"SQLite format 3\x00"
 _APPLICATION_ID_AT = slice(68, 72)
 
@@ -56,8 +59,6 @@ SCHEMA = {
     ),
 }
 
-Answer = TypeVar("Answer")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
@@ -65,50 +66,6 @@ class Head:
 
     note: bytes
     frontier: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One entry, as stored."""
-
-    position: int
-    entry: bytes
-    leaf_hash: bytes
-
-
-class Snapshot:
-    """One unchanging view of a stored ledger."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def head(self) -> Head:
-        """The stored checkpoint and frontier. Raises ``IntegrityError`` when they cannot be read."""
-        return read_head(self._connection)
-
-    def rows(self) -> Iterator[Row]:
-        """Every stored entry by position, without gaps, beginning at 0.
-
-        Raises:
-            IntegrityError: an entry is missing, out of order, of another type or unreadable; names its index.
-        """
-        expected = 0
-        query = select(ENTRIES.c.position, ENTRIES.c.entry, ENTRIES.c.leaf_hash).order_by(ENTRIES.c.position)
-        with storage_errors(lambda: f"entry {expected}", index=lambda: expected):
-            for position, entry, leaf_hash in self._connection.execute(query):
-                if position != expected:
-                    raise IntegrityError(f"entry {expected}: missing or out of order", index=expected)
-                if not isinstance(entry, bytes) or not isinstance(leaf_hash, bytes):
-                    raise IntegrityError(f"entry {expected}: a malformed row", index=expected)
-                yield Row(position=position, entry=entry, leaf_hash=leaf_hash)
-                expected += 1
-
-    def check_pages(self) -> None:
-        """Return if SQLite finds every page of the file in order. Raises ``IntegrityError`` otherwise."""
-        with storage_errors(lambda: "page structure"):
-            found = self._connection.exec_driver_sql("PRAGMA integrity_check(1)").scalars().all()
-        if found != ["ok"]:
-            raise IntegrityError("ledger file: its page structure is damaged")
 
 
 def read_head(connection: Connection) -> Head:
@@ -147,15 +104,17 @@ def create_file(path: Path, head: Head) -> None:
 
 
 def _write_empty(path: Path, head: Head) -> None:
-    engine = _engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
-    with storage_errors(lambda: "new file"), engine.connect() as connection:
-        _set_pragmas(connection, "journal_mode=WAL", "synchronous=FULL")
-        with connection.begin():
-            _set_pragmas(connection, f"application_id={APPLICATION_ID}", f"user_version={FORMAT_VERSION}")
-            for statement in SCHEMA.values():
-                connection.exec_driver_sql(statement)
-            connection.execute(HEAD.insert(), {"id": 0, "note": head.note, "frontier": head.frontier})
-    engine.dispose()
+    engine = open_engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
+    try:
+        with storage_errors(lambda: "new file"), engine.connect() as connection:
+            set_pragmas(connection, "journal_mode=WAL", "synchronous=FULL")
+            with connection.begin():
+                set_pragmas(connection, f"application_id={APPLICATION_ID}", f"user_version={FORMAT_VERSION}")
+                for statement in SCHEMA.values():
+                    connection.exec_driver_sql(statement)
+                connection.execute(HEAD.insert(), {"id": 0, "note": head.note, "frontier": head.frontier})
+    finally:
+        engine.dispose()
 
 
 def open_for_append(path: Path) -> tuple[Engine, Connection]:
@@ -166,34 +125,58 @@ def open_for_append(path: Path) -> tuple[Engine, Connection]:
         IntegrityError: the file is damaged.
     """
     check_is_ledger(path)
-    engine = _engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
-    with storage_errors(lambda: "file header"):
-        connection = engine.connect()
-        _set_pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF", "cell_size_check=ON")
-        with connection.begin():
-            _check_schema(connection)
+    # To open is to drop what cannot be replayed. One unfinished append may be a power failure's; two are not.
+    check_write_ahead(write_ahead_file(path), tolerated=1)
+    engine = open_engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
+    try:
+        with storage_errors(lambda: "file header"):
+            connection = engine.connect()
+            set_pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF", "cell_size_check=ON")
+            with connection.begin():
+                check_schema(connection)
+    except MibaoError:
+        engine.dispose()
+        raise
     return engine, connection
 
 
-def read(path: Path, use: Callable[[Snapshot], Answer]) -> Answer:
-    """What ``use`` makes of one unchanging view of the ledger. Nothing is created or changed to take it.
+def check_write_ahead(file: Path, *, tolerated: int) -> None:
+    """Return if SQLite will drop at most so many finished appends of a write-ahead file.
+
+    A writer at work can be caught between two writes, so only a file that stays as it is counts as damaged.
 
     Raises:
-        InputError: no file, not a ledger, or it is being written to so fast that no view could be had.
-        IntegrityError: the file is damaged; and whatever ``use`` raises.
+        InputError: it went on changing.
+        IntegrityError: it is damaged.
     """
-    for _ in range(READ_ATTEMPTS):
-        check_is_ledger(path)
-        before, locked = _fingerprint(path), _has_write_ahead_file(path)
+    seen = None
+    for _ in range(SETTLE_ATTEMPTS):
+        wal = file.read_bytes() if file.exists() else b""
         try:
-            answer = _read_once(path, use, locked=locked)
-        except MibaoError:
-            if locked or _fingerprint(path) == before:
+            lost = write_ahead.lost_appends(wal)
+        except IntegrityError:
+            if wal == seen:
                 raise
-            continue  # a writer was at work under an unlocked view: what looked like damage may be none
-        if locked or _fingerprint(path) == before:
-            return answer
-    raise InputError(f"{path}: being written to by another process; try again")
+        else:
+            if lost <= tolerated:
+                return
+            if wal == seen:
+                raise IntegrityError(f"write-ahead file beside the ledger: damaged, {lost} finished appends are lost")
+        seen = wal
+        time.sleep(_SETTLE_S)
+    raise InputError("ledger: being written to by another process; try again")
+
+
+def write_back(connection: Connection) -> None:
+    """Move what lies in the write-ahead file into the ledger's own file, as far as other readers let it.
+
+    SQLite does so when the last connection closes, but when two close at once neither is the last.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    with storage_errors(lambda: "ledger"):
+        set_pragmas(connection, f"busy_timeout={CLOSE_TIMEOUT_MS}", "wal_checkpoint(TRUNCATE)")
 
 
 def check_is_ledger(path: Path) -> None:
@@ -235,24 +218,9 @@ def storage_errors(part: Callable[[], str], *, index: Callable[[], int | None] =
         raise IntegrityError(f"{part()}: cannot be read, the ledger file is damaged", index=index()) from error
 
 
-def _read_once(path: Path, use: Callable[[Snapshot], Answer], *, locked: bool) -> Answer:
-    # Without a write-ahead file nobody is writing, and `immutable` keeps SQLite from leaving files behind.
-    mode = "mode=ro" if locked else "mode=ro&immutable=1"
-    engine = _engine(f"{path.absolute().as_uri()}?{mode}", begin="BEGIN")
-    try:
-        with storage_errors(lambda: "file header"):
-            connection = engine.connect()
-        with connection:
-            with storage_errors(lambda: "file header"):
-                _set_pragmas(connection, "query_only=ON", "trusted_schema=OFF", "cell_size_check=ON")
-                connection.begin()
-                _check_schema(connection)
-            return use(Snapshot(connection))
-    finally:
-        engine.dispose()
+def open_engine(uri: str, *, begin: str) -> Engine:
+    """An engine of one connection to an SQLite URI, whose transactions begin with the statement ``begin``."""
 
-
-def _engine(uri: str, *, begin: str) -> Engine:
     def connect() -> sqlite3.Connection:
         # isolation_level=None: the driver begins no transaction of its own, the listener below does.
         connection = sqlite3.connect(
@@ -266,7 +234,8 @@ def _engine(uri: str, *, begin: str) -> Engine:
     return engine
 
 
-def _set_pragmas(connection: Connection, *pragmas: str) -> None:
+def set_pragmas(connection: Connection, *pragmas: str) -> None:
+    """Run pragmas outside of any transaction. Raises the driver's own errors."""
     # On the driver's own cursor: SQLAlchemy would begin a transaction first, and some pragmas need none open.
     cursor = connection.connection.cursor()
     for pragma in pragmas:
@@ -274,7 +243,8 @@ def _set_pragmas(connection: Connection, *pragmas: str) -> None:
     cursor.close()
 
 
-def _check_schema(connection: Connection) -> None:
+def check_schema(connection: Connection) -> None:
+    """Return if the file holds the two tables as specified and nothing else. Raises ``IntegrityError`` otherwise."""
     version = connection.exec_driver_sql("PRAGMA user_version").scalar()
     if version != FORMAT_VERSION:
         raise IntegrityError(f"ledger file: expected format version {FORMAT_VERSION}")
@@ -283,19 +253,9 @@ def _check_schema(connection: Connection) -> None:
         raise IntegrityError("ledger file: expected the tables entries and head as specified, and nothing else")
 
 
-def _has_write_ahead_file(path: Path) -> bool:
-    try:
-        return path.with_name(path.name + "-wal").stat().st_size > 0
-    except OSError:
-        return False
-
-
-def _fingerprint(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+def write_ahead_file(path: Path) -> Path:
+    """Where SQLite keeps what is not yet in the ledger's own file."""
+    return path.with_name(path.name + "-wal")
 
 
 def _sync_folder(folder: Path) -> None:

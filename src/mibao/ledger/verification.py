@@ -13,11 +13,12 @@ from pathlib import Path
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.ledger import checkpoint as checkpoints
-from mibao.ledger import log_sqlite, merkle
+from mibao.ledger import merkle
+from mibao.ledger import snapshot as snapshots
 from mibao.ledger.checkpoint import Checkpoint
 from mibao.ledger.log import decode_row, note_text
-from mibao.ledger.log_sqlite import Row, Snapshot
 from mibao.ledger.merkle import Frontier
+from mibao.ledger.snapshot import Row, Snapshot
 
 ROLLBACK_CAVEAT = (
     "No saved checkpoint was given: a rollback to an earlier state, or a history rewritten by the holder of the "
@@ -61,7 +62,7 @@ def verify(
     """
     checkpoints.check_signer(signer.suite)
     saved = None if saved_checkpoint is None else _read_saved(saved_checkpoint, signer)
-    return log_sqlite.read(path, lambda snapshot: _check(snapshot, signer=signer, saved=saved, origin=origin))
+    return snapshots.read(path, lambda snapshot: _check(snapshot, signer=signer, saved=saved, origin=origin))
 
 
 def _check(
@@ -78,6 +79,7 @@ def _check(
     computed = _check_entries(snapshot, checkpoint=checkpoint, stored=stored, saved=saved)
     if computed != stored:
         raise IntegrityError("frontier: not the one that the entries lead to")
+    snapshot.check_write_ahead()
     snapshot.check_pages()
     return Verification(checkpoint=checkpoint, note=note, saved=saved)
 
