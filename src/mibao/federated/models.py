@@ -1,0 +1,172 @@
+"""Linear and logistic regression on NumPy: per-record gradients, predictions, and the pooled solution.
+
+Weights are one flat vector: a coefficient for each feature, the intercept last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from mibao.errors import InputError
+from mibao.federated.records import Records
+
+_NEWTON_STEPS = 100
+_NEWTON_TOLERANCE = 1e-10
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a strategy needs of a model."""
+
+    @property
+    def features(self) -> int:
+        """How many features a record has."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many weights the model has."""
+        ...
+
+    def initial(self) -> Float64[ndarray, "weights"]:
+        """The weights that training starts from: public, the same everywhere."""
+        ...
+
+    def gradients(self, weights: Float64[ndarray, "weights"], records: Records) -> Float64[ndarray, "records weights"]:
+        """The gradient of each record's loss, a row a record."""
+        ...
+
+    def predict(
+        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+    ) -> Float64[ndarray, "records"]:
+        """What the model says of each row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearRegression:
+    """Least squares; a record's loss is half its squared residual."""
+
+    features: int
+
+    @property
+    def size(self) -> int:
+        """One weight a feature, and the intercept."""
+        return self.features + 1
+
+    def initial(self) -> Float64[ndarray, "weights"]:
+        """Zeros."""
+        return np.zeros(self.size)
+
+    def predict(
+        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+    ) -> Float64[ndarray, "records"]:
+        """The predicted targets. Raises ``InputError`` for weights or features of another shape."""
+        return _linear(weights, features)
+
+    def gradients(self, weights: Float64[ndarray, "weights"], records: Records) -> Float64[ndarray, "records weights"]:
+        """Residual times features, a row a record. Raises ``InputError`` as :meth:`predict`."""
+        residuals = _linear(weights, records.features) - records.targets
+        rows: Float64[ndarray, "records weights"] = residuals[:, None] * _with_intercept(records.features)
+        return rows
+
+    def fit(self, records: Records) -> Float64[ndarray, "weights"]:
+        """The least-squares solution on records in one place, of least norm where there are several."""
+        solution: Float64[ndarray, "weights"] = np.linalg.lstsq(
+            _with_intercept(records.features), records.targets, rcond=None
+        )[0]
+        return solution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogisticRegression:
+    """Two classes, targets 0 and 1; a record's loss is its cross entropy."""
+
+    features: int
+
+    @property
+    def size(self) -> int:
+        """One weight a feature, and the intercept."""
+        return self.features + 1
+
+    def initial(self) -> Float64[ndarray, "weights"]:
+        """Zeros."""
+        return np.zeros(self.size)
+
+    def logits(
+        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+    ) -> Float64[ndarray, "records"]:
+        """Log odds of class 1. Raises ``InputError`` for weights or features of another shape."""
+        return _linear(weights, features)
+
+    def predict(
+        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+    ) -> Float64[ndarray, "records"]:
+        """The likelier class, 0.0 or 1.0. Raises ``InputError`` as :meth:`logits`."""
+        return (_linear(weights, features) > 0.0).astype(np.float64)
+
+    def accuracy(self, weights: Float64[ndarray, "weights"], records: Records) -> float:
+        """The share of records whose class is predicted. Raises ``InputError`` as :meth:`logits`."""
+        return float(np.mean(self.predict(weights, records.features) == records.targets))
+
+    def gradients(self, weights: Float64[ndarray, "weights"], records: Records) -> Float64[ndarray, "records weights"]:
+        """Probability error times features, a row a record.
+
+        Raises:
+            InputError: a target is neither 0 nor 1, or as :meth:`logits`.
+        """
+        errors = _sigmoid(_linear(weights, records.features)) - _classes(records)
+        rows: Float64[ndarray, "records weights"] = errors[:, None] * _with_intercept(records.features)
+        return rows
+
+    def fit(self, records: Records, *, l2: float = 1.0) -> Float64[ndarray, "weights"]:
+        """The minimum of the summed loss plus ``l2 / 2`` times the squared coefficients (intercept free), by Newton.
+
+        Raises:
+            InputError: ``l2`` is not positive, a target is neither 0 nor 1, or the steps do not converge.
+        """
+        if not l2 > 0.0:
+            raise InputError(f"logistic regression: expected a positive l2, got {l2:g}")
+        design, classes = _with_intercept(records.features), _classes(records)
+        ridge = np.full(self.size, l2)
+        ridge[-1] = 0.0
+        weights = self.initial()
+        for _ in range(_NEWTON_STEPS):
+            chances = _sigmoid(design @ weights)
+            gradient = design.T @ (chances - classes) + ridge * weights
+            curvature = (design.T * (chances * (1.0 - chances))) @ design + np.diag(ridge)
+            step = np.linalg.solve(curvature, gradient)
+            weights = weights - step
+            if np.max(np.abs(step)) < _NEWTON_TOLERANCE:
+                return weights
+        raise InputError("logistic regression: Newton's method did not converge; raise l2 or scale the features")
+
+
+def _linear(
+    weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+) -> Float64[ndarray, "records"]:
+    if features.shape[1] + 1 != len(weights):
+        raise InputError(f"model: expected {len(weights) - 1} features, got {features.shape[1]}")
+    products: Float64[ndarray, "records"] = features @ weights[:-1] + weights[-1]
+    return products
+
+
+def _with_intercept(features: Float64[ndarray, "records features"]) -> Float64[ndarray, "records weights"]:
+    return np.hstack([features, np.ones((len(features), 1))])
+
+
+def _sigmoid(logits: Float64[ndarray, "records"]) -> Float64[ndarray, "records"]:
+    # The tanh form never overflows.
+    chances: Float64[ndarray, "records"] = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return chances
+
+
+def _classes(records: Records) -> Float64[ndarray, "records"]:
+    if not np.all((records.targets == 0.0) | (records.targets == 1.0)):
+        raise InputError("logistic regression: expected targets 0 and 1")
+    return records.targets

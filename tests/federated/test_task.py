@@ -1,0 +1,61 @@
+import math
+from dataclasses import replace
+
+import pytest
+from federated_cases import PRIVACY, SESSION, make_nodes, regression_sites, task_over
+
+from mibao.errors import InputError
+from mibao.federated import FedAvg, FedSGD, LogisticRegression, Privacy
+
+PARTS = regression_sites(sites=5)
+
+
+def test_everything_that_all_sites_must_share_is_in_the_fingerprint():
+    task = task_over(PARTS, privacy=PRIVACY)
+    others = [
+        replace(task, model=LogisticRegression(features=4)),
+        replace(task, strategy=FedSGD(lr=0.5, divisor=7.0)),
+        replace(task, strategy=FedAvg(lr=0.5), privacy=None),
+        replace(task, privacy=None),
+        replace(task, privacy=replace(PRIVACY, clip=2.0)),
+        replace(task, privacy=replace(PRIVACY, noise_multiplier=2.5)),
+        replace(task, privacy=replace(PRIVACY, max_epsilon=3.0)),
+        replace(task, privacy=replace(PRIVACY, scale_bits=19)),
+    ]
+    assert len({each.fingerprint() for each in [task, *others]}) == len(others) + 1
+    assert replace(task, data=PARTS[::-1].__getitem__).fingerprint() == task.fingerprint()
+
+
+def test_most_sites_must_take_part_and_never_fewer_than_three():
+    for sites, least in ((3, 3), (5, 3), (8, 5)):
+        task = task_over(regression_sites(sites=sites))
+        _, roster = make_nodes(task, sites=sites)
+        session = task.session(session_id=SESSION, roster=roster, round_number=4)
+        assert (session.threshold, session.min_clients, session.round) == (least, least, 4)
+
+
+def test_record_level_privacy_with_fedavg_is_refused():
+    with pytest.raises(InputError, match="needs FedSGD, whose upload is a sum over records, got FedAvg"):
+        task_over(PARTS, strategy=FedAvg(lr=0.1), privacy=PRIVACY)
+
+
+def test_another_aggregation_is_refused():
+    with pytest.raises(InputError, match="expected the aggregation 'secagg', got 'plain'"):
+        replace(task_over(PARTS), aggregation="plain")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip": 0.0}, "expected clip"),
+        ({"noise_multiplier": 0.0}, "positive noise multiplier"),
+        ({"noise_multiplier": math.nan}, "positive noise multiplier"),
+        ({"delta": 0.0}, "delta between 0 and 1"),
+        ({"delta": 1.0}, "delta between 0 and 1"),
+        ({"max_epsilon": 0.0}, "positive budget"),
+        ({"scale_bits": 40}, "expected clip"),
+    ],
+)
+def test_a_promise_without_meaning_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Privacy(**{"clip": 1.0, "noise_multiplier": 2.0, "delta": 1e-5, **change})
