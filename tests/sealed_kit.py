@@ -6,13 +6,17 @@ import numpy as np
 from safetensors.numpy import save
 
 from mibao.codec import tensor_table
-from mibao.crypto import keys
-from mibao.crypto.keys import RecipientPrivateKey, RecipientSuite, SignerPrivateKey, SignerSuite
-from mibao.sealed import model_table, opening, reading
+from mibao.crypto import kem, keys
+from mibao.crypto.kdf import derive, domain_tag
+from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, RecipientSuite, SignerPrivateKey, SignerSuite
+from mibao.sealed import model_table, opening, reading, recipients
+from mibao.sealed.file_keys import FileKeys
 from mibao.sealed.model_table import Layout, PartFormat
 from mibao.sealed.sealing import SourceModel, SourcePart, seal_to
 from mibao.sealed.source import MemorySink, MemorySource
 from mibao.types import RandomId
+
+__all__ = ["SignerSuite", "derive"]
 
 CHUNK_BYTES = 4096
 
@@ -107,3 +111,10 @@ def verify(data: bytes, *, pinned=VENDOR.public, min_version: int | None = None)
     opening.read_header(source, envelope.preamble)
     opening.verify_table(source, envelope)
     return reading.verify_chunks(source, envelope)
+
+
+def wrap_with_info(file_keys: FileKeys, to: RecipientPublicKey, info: bytes) -> recipients.Stanza:
+    """A stanza as a malicious sealer makes it: any key, any info."""
+    bound = domain_tag("sealed/stanza", to.suite.value.encode(), to.key_id.value)
+    body = file_keys.wrapped_by(lambda key: kem.seal_once(to, key, info=info, associated_data=bound))
+    return recipients.Stanza(kind=to.suite.value, key_id=to.key_id, body=body)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
@@ -38,6 +38,7 @@ def test_every_loader_gives_the_tensors_that_were_sealed(model):
         assert (model[name].shape, model[name].nbytes) == (tensor.shape, tensor.nbytes)
 
 
+@settings(deadline=None, max_examples=40)
 @given(bounds=st.tuples(st.integers(0, 48), st.integers(0, 48)).map(sorted))
 def test_rows_are_those_of_the_tensor(path, bounds):
     with sealed.open_model(path, identity=kit.ALICE, signer=kit.VENDOR.public) as model:

@@ -43,7 +43,7 @@ def test_any_other_file_opens_to_the_same_bytes(content):
     assert kit.opened_parts(kit.sealed_bytes(("model.gguf", content))) == [content]
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 20_000), max_size=6), st.sampled_from([4096, 8192]))
 def test_chunks_cover_all_segments_and_cross_none(lengths, chunk_bytes):
     cut = chunking.PartChunks(0, lengths, chunk_bytes=chunk_bytes)

@@ -114,7 +114,10 @@ def decode(data: bytes) -> Manifest:
     Raises:
         IntegrityError: not exactly one well-formed manifest of this format and suite.
     """
-    value = canonical.decode(data, max_bytes=MAX_MANIFEST_BYTES)
+    try:
+        value = canonical.decode(data, max_bytes=MAX_MANIFEST_BYTES)
+    except IntegrityError as error:
+        raise IntegrityError("manifest: not well formed") from error
     expected: dict[str, type] = {
         "format": int, "suite": int, "file_id": bytes, "signer": bytes, "model_id": str, "version": int,
         "commitment": bytes, "table": bytes, "table_bytes": int, "chunk_bytes": int, "shards": list, "side_files": list,

@@ -98,7 +98,10 @@ def decode(data: bytes, *, data_bytes: Sequence[int]) -> ModelTable:
     Raises:
         IntegrityError: not exactly one table of these parts.
     """
-    value = canonical.decode(data, max_bytes=MAX_TABLE_BYTES)
+    try:
+        value = canonical.decode(data, max_bytes=MAX_TABLE_BYTES)
+    except IntegrityError as error:
+        raise IntegrityError("table: not well formed") from error
     if not isinstance(value, dict) or value.keys() != {"layout", "parts"} or not isinstance(value["parts"], list):
         raise IntegrityError("table: expected exactly a layout and a list of parts")
     if len(value["parts"]) != len(data_bytes):

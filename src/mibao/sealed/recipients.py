@@ -124,7 +124,10 @@ def decode_slot(slot: bytes) -> tuple[Stanza, ...]:
         raise IntegrityError("recipients: the list is longer than its slot")
     if any(slot[end:]):
         raise IntegrityError("recipients: bytes behind the list are not zero")
-    value = canonical.decode(slot[_LENGTH_BYTES:end], max_bytes=MAX_SLOT_BYTES)
+    try:
+        value = canonical.decode(slot[_LENGTH_BYTES:end], max_bytes=MAX_SLOT_BYTES)
+    except IntegrityError as error:
+        raise IntegrityError("recipients: the list is not well formed") from error
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_STANZAS:
         raise IntegrityError(f"recipients: expected a list of 1 to {MAX_STANZAS} stanzas")
     stanzas = tuple(_stanza(each) for each in value)
