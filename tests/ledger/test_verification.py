@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from counts import counts
@@ -234,9 +235,11 @@ def test_a_file_cut_short_is_refused(path: Path, kept: int) -> None:
 def test_of_single_byte_changes_every_one_is_found_or_leaves_the_export_identical(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Decoding is a pure function of the entry's bytes, and nearly all entries are the same in every copy.
-    monkeypatch.setattr(entries, "decode", lru_cache(maxsize=4096)(entries.decode))
     path = write(tmp_path / "a.ledger", count=1000)
+    # Decoding is a pure function of the entry's bytes, and nearly all entries are the same in every copy. Types are
+    # checked at run time in every other test; here that would take ten times as long as the work itself.
+    monkeypatch.setattr(entries, "decode", lru_cache(maxsize=4096)(entries.decode))
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     original, exported = path.read_bytes(), ledger.export(path)
     protected = protected_ranges(path, original)
     copy = tmp_path / "copy.ledger"
