@@ -43,7 +43,7 @@ def demo(
 
     def show(number: int, result: StepResult) -> None:
         if not as_json:
-            screen.print(demo_screen.step(number, result))
+            screen.print(demo_screen.step(number, result, width=screen.width))
 
     with ExitStack() as stack:
         folder = _empty_folder(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory()))

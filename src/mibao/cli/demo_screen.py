@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.box import ROUNDED
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -23,7 +26,12 @@ from mibao.demo.outcome import (
 from mibao.types import Refusal
 
 WIDTH = 100
-_PLACEHOLDER = r"<[A-Z_]+_[0-9A-Z]{8,}>"
+_INDENT = 4
+_PLACEHOLDER = r"<[A-Z_]+_[0-9A-Z]{8,}(_[0-9A-Z]+)?>"
+_CHINESE, _NO_LINE_START = r"[\u2e80-\u9fff\uff00-\uffef]", r"[、。〉》」』】），．：；？！]*"
+_BREAKABLE = re.compile(
+    rf"<[0-9A-Z_]+>{_NO_LINE_START}\s*|{_CHINESE}{_NO_LINE_START}|(?:(?!{_CHINESE}|<[A-Z])\S)+{_NO_LINE_START}\s*|\s+|<"
+)
 _REFUSED_IN_WORDS = {
     Refusal.ALTERED: "one flipped byte",
     Refusal.WRONG_KEY: "another recipient's key",
@@ -48,11 +56,12 @@ def opening() -> RenderableType:
     )
 
 
-def step(number: int, result: StepResult) -> RenderableType:
-    """One step's block."""
+def step(number: int, result: StepResult, *, width: int = WIDTH) -> RenderableType:
+    """One step's block, ``width`` columns wide."""
     match result:
         case Deidentified():
-            return _block(number, "De-identify", "what a model service would get to see", _deidentified(result))
+            body = _deidentified(result, width=width - _INDENT)
+            return _block(number, "De-identify", "what a model service would get to see", body)
         case Trained():
             return _block(number, "Train together", "no record leaves its hospital", _trained(result))
         case SealedModel():
@@ -79,7 +88,7 @@ def closing(outcome: Outcome, *, kept: str | None) -> RenderableType:
 
 def _block(number: int, title: str, subtitle: str, body: list[RenderableType]) -> RenderableType:
     heading = Text.assemble((f" {number} ", "bold white on blue"), (f" {title}", "bold"), ("  " + subtitle, "dim"))
-    return Group(Text(), heading, Padding(Group(*body), (0, 0, 0, 4)))
+    return Group(Text(), heading, Padding(Group(*body), (0, 0, 0, _INDENT)))
 
 
 def _line(mark: Text, text: Text) -> RenderableType:
@@ -100,13 +109,14 @@ def _note(text: str) -> RenderableType:
     return _line(Text(), Text(text, "dim"))
 
 
-def _deidentified(result: Deidentified) -> list[RenderableType]:
+def _deidentified(result: Deidentified, *, width: int) -> list[RenderableType]:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")  # Chinese has no spaces to break at
-    masked = Text(result.masked)
+    table.add_column(no_wrap=True)
+    room = width - len("before  ")
+    masked = Text(_wrapped(result.masked, room))
     masked.highlight_regex(_PLACEHOLDER, "yellow")
-    table.add_row("before", Text(result.original))
+    table.add_row("before", Text(_wrapped(result.original, room)))
     table.add_row("", "")
     table.add_row("after", masked)
     return [
@@ -119,6 +129,20 @@ def _deidentified(result: Deidentified) -> list[RenderableType]:
         ),
         _note("Found by pattern, checksum and cue word. Misses are possible: this is not anonymisation."),
     ]
+
+
+def _wrapped(text: str, width: int) -> str:
+    """``text`` in lines of ``width`` columns, broken at spaces, around placeholders and between Chinese characters."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for piece in _BREAKABLE.findall(paragraph):
+            if line and cell_len(line + piece.rstrip()) > width:
+                lines.append(line.rstrip())
+                line = ""
+            line += piece
+        lines.append(line.rstrip())
+    return "\n".join(lines)
 
 
 def _trained(result: Trained) -> list[RenderableType]:
@@ -243,16 +267,17 @@ def _power_of_ten(value: float) -> str:
 def _seconds(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    if seconds < 1e-4:
+    if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
+        return f"{seconds * 1e3:.0f} ms"
     return f"{seconds:.2f} s"
 
 
 def _size(count: int) -> str:
-    if count < 10_000:
-        return f"{count} B"
-    if count < 10_000_000:
-        return f"{count / 1e3:.1f} kB"
-    return f"{count / 1e6:.1f} MB"
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"

@@ -24,7 +24,7 @@ def deidentify(around: Surroundings) -> tuple[Deidentified, Cost, list[Event]]:
     masked = [session.mask(text) for text in texts]
     seconds = around.clock_s() - started
     restored = [session.restore(each.text) == text for each, text in zip(masked, texts, strict=True)]
-    before, after = "\n".join(texts), "\n".join(each.text for each in masked)
+    before, after = "\n\n".join(texts), "\n\n".join(each.text for each in masked)
     (around.folder / "note.txt").write_text(before, encoding="utf-8")
     (around.folder / "note.masked.txt").write_text(after, encoding="utf-8")
     session.save(around.folder / VAULT_NAME)
