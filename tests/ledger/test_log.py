@@ -1,4 +1,5 @@
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from mibao import ledger
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.ledger import Log, merkle
 from mibao.ledger import checkpoint as checkpoints
+from mibao.ledger import entry as entries
 from mibao.ledger.log import MAX_BATCH
+from vectors_io import vectors
+
+VECTORS = Path(__file__).parents[1] / "vectors"
 
 
 @settings(max_examples=counts(short=8, long=100), deadline=None)
@@ -222,3 +227,14 @@ def test_a_ledger_that_changes_under_an_open_log_stops_the_next_append(tmp_path:
         alter(path, "DELETE FROM entries WHERE position = 9")
         with pytest.raises(IntegrityError, match="expected 10 entries as the checkpoint says"):
             log.append(events(1))
+
+
+def test_the_frozen_ledger_is_what_the_same_events_make_today_and_is_still_read(tmp_path: Path) -> None:
+    case, frozen = vectors("ledger", "ledger_v1"), tmp_path / "frozen.ledger"
+    shutil.copy(VECTORS / "ledger" / "ledger_v1.db", frozen)
+    for path in (frozen, write(tmp_path / "new.ledger", count=5, batch=2)):
+        assert ledger.stored_note(path) == case["checkpoint"]
+        assert ledger.prove(path, 3) == case["proof_of_3"]
+        assert ledger.export(path).decode().splitlines() == case["export"]
+        assert [entries.encode(entry).hex() for entry in ledger.stored_entries(path)] == case["entries"]
+        assert ledger.verify(path, signer=signer().public).checkpoint.origin == case["origin"]
