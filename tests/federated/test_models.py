@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mibao.dp import clip_to_grid
 from mibao.errors import InputError
 from mibao.federated import LinearRegression, LogisticRegression, Records, pool
 
@@ -30,6 +31,31 @@ def test_gradients_are_the_slopes_of_each_records_loss(model, seed):
     for axis, step in enumerate(np.eye(model.size) * 1e-6):
         slope = (loss(model, weights + step, records) - loss(model, weights - step, records)) / 2e-6
         assert gradients[:, axis] == pytest.approx(slope, abs=1e-7)
+
+
+@given(st.data(), st.integers(1, 70), st.integers(1, 40), st.integers(0, 1000))
+def test_no_record_moves_another_by_a_single_bit(data, count, features, seed):
+    rng = np.random.default_rng(seed)
+    everyone = Records(
+        features=np.asfortranarray(rng.normal(size=(count, features))), targets=rng.integers(0, 2, count).astype(float)
+    )
+    chosen = data.draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True))
+    some = Records(features=everyone.features[chosen], targets=everyone.targets[chosen])
+    for model in (LinearRegression(features=features), LogisticRegression(features=features)):
+        weights = rng.normal(size=model.size)
+        beside_all, beside_some = model.gradients(weights, everyone), model.gradients(weights, some)
+        assert np.array_equal(beside_all[chosen], beside_some)
+        clipped = clip_to_grid(beside_all, clip=0.7, scale_bits=20)
+        assert np.array_equal(clipped[chosen], clip_to_grid(beside_some, clip=0.7, scale_bits=20))
+
+
+def test_records_are_a_copy_that_cannot_be_changed():
+    features = np.ones((2, 1))
+    records = Records(features=features, targets=np.zeros(2))
+    features[0] = np.nan
+    assert records.features.tolist() == [[1.0], [1.0]]
+    with pytest.raises(ValueError, match="read-only"):
+        records.features[0] = 2.0
 
 
 @given(st.integers(0, 200))

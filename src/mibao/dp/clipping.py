@@ -17,6 +17,8 @@ MAX_CLIP_BITS = 30
 def clip_rows(rows: Float64[ndarray, "records d"], *, bound: float) -> Float64[ndarray, "records d"]:
     """Each row scaled down to an L2 norm of ``bound`` if it is longer, up to float rounding; else unchanged.
 
+    Bit for bit, a row's result does not depend on the other rows.
+
     Raises:
         InputError: ``bound`` is not positive and finite, or a value is not finite.
 
@@ -26,6 +28,7 @@ def clip_rows(rows: Float64[ndarray, "records d"], *, bound: float) -> Float64[n
         raise InputError(f"clipping: expected a positive bound, got {bound:g}")
     if not np.all(np.isfinite(rows)):
         raise InputError("clipping: expected finite values, got a NaN or an infinity")
+    rows = np.ascontiguousarray(rows)  # sums over a row then run the same way however many rows there are
     # Rows are first divided by their largest entry: squares of large entries would overflow.
     largest = np.max(np.abs(rows), axis=1, initial=0.0, keepdims=True)
     scaled = rows / np.where(largest > 0.0, largest, 1.0)

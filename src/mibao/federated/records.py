@@ -13,7 +13,7 @@ from mibao.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Records:
-    """Rows of features and one target a row. Its ``repr`` shows counts only.
+    """Rows of features and one target a row, copied and read-only. Its ``repr`` shows counts only.
 
     Raises:
         InputError: there is no record, rows and targets do not match, or a value is not finite.
@@ -32,6 +32,11 @@ class Records:
             raise InputError("records: expected at least one record, got none")
         if not (np.all(np.isfinite(self.features)) and np.all(np.isfinite(self.targets))):
             raise InputError("records: expected finite values, got a NaN or an infinity")
+        # Row after row in memory, so that sums over a row do not depend on how many rows there are.
+        for name in ("features", "targets"):
+            held = np.array(getattr(self, name), dtype=np.float64, order="C")
+            held.setflags(write=False)
+            object.__setattr__(self, name, held)
 
     def __len__(self) -> int:
         return len(self.targets)

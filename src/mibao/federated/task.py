@@ -19,7 +19,7 @@ from mibao.errors import InputError
 from mibao.federated.models import Model
 from mibao.federated.records import Records
 from mibao.federated.strategies import FedSGD, Strategy
-from mibao.secagg import Session
+from mibao.secagg import Session, default_threshold
 from mibao.types import RandomId
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ class Task:
     def session(self, *, session_id: RandomId, roster: Mapping[int, SignerPublicKey], round_number: int) -> Session:
         """The secure sum of one round; sites and server each derive it, nobody receives it.
 
-        More than half of the sites must take part, and never fewer than three.
+        More than two thirds of the sites must take part, and never fewer than three.
         """
-        least = max(MIN_SITES, len(roster) // 2 + 1)
+        least = max(MIN_SITES, default_threshold(len(roster)))
         return Session(
             session_id=session_id,
             round=round_number,
