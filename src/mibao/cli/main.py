@@ -1,8 +1,6 @@
 """The root of the command line: mounts the nouns, turns errors into one readable line and an exit code.
 
-Exit codes: 0 done; 1 a check failed (altered bytes, a ledger that does not verify); 2 wrong input or usage;
-3 something could not be checked; 4 another key's, or a wrong passphrase; 5 a peer broke the protocol; 6 the
-privacy budget is spent; 70 a fault of mibao's own; 130 interrupted.
+Exit codes: ``docs/commands.md``.
 """
 
 from __future__ import annotations

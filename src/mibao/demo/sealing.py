@@ -14,7 +14,7 @@ from mibao.errors import MibaoError
 from mibao.events import Event, ModelRefused
 
 MODEL_NAME = "model.safetensors"
-SEALED_NAME = "model.sealed"
+SEALED_NAME = "model.mibao"
 OPENED_NAME = "model.opened.safetensors"
 
 
