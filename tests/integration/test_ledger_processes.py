@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,38 +22,47 @@ WRITER = TESTS / "integration" / "ledger_writer.py"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "a.ledger"
+    folder = tmp_path / "ledger"
+    folder.mkdir()
+    path = folder / "a.ledger"
     Log.create(path, signer=signer(), origin=ORIGIN).close()
     return path
 
 
-def start_writer(path: Path, *, batch_size: int, batches: int) -> subprocess.Popen[str]:
-    writer = subprocess.Popen(
-        [sys.executable, str(WRITER), str(path), str(batch_size), str(batches)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-    )
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "ready\n"
-    return writer
+@dataclass
+class Writer:
+    """A process that appends without end or so many batches; what it prints goes to a file."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @classmethod
+    def start(cls, path: Path, output: Path, *, batch_size: int, batches: int) -> "Writer":
+        command = [sys.executable, str(WRITER), str(path), str(batch_size), str(batches)]
+        with output.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, env={**os.environ, "PYTHONPATH": str(TESTS)})
+        writer = cls(process, output)
+        while not output.read_text().startswith("ready\n"):
+            assert process.poll() is None
+            time.sleep(0.002)
+        return writer
+
+    def acknowledged(self) -> list[range]:
+        text = self.output.read_text()
+        complete = text[: text.rfind("\n") + 1]
+        return [range(*map(int, line.split())) for line in complete.splitlines()[1:]]
 
 
-def acknowledged(output: str) -> list[range]:
-    complete = output[: output.rfind("\n") + 1]
-    return [range(*map(int, line.split())) for line in complete.splitlines()]
-
-
-def test_kill_minus_9_in_the_middle_of_appends_loses_nothing_acknowledged(path: Path) -> None:
+def test_kill_minus_9_in_the_middle_of_appends_loses_nothing_acknowledged(path: Path, tmp_path: Path) -> None:
     draw = random.Random(9)  # noqa: S311 - the same moments in every run, as far as a clock allows
     appended = 0
     for trial in range(counts(short=3, long=20)):
         batch_size = draw.choice([1, 7, 100])
-        writer = start_writer(path, batch_size=batch_size, batches=0)
+        writer = Writer.start(path, tmp_path / "output", batch_size=batch_size, batches=0)
         time.sleep(draw.uniform(0.02, 0.4))
-        writer.kill()
-        output, _ = writer.communicate(timeout=30)
-        kept = acknowledged(output)
+        writer.process.kill()
+        writer.process.wait(timeout=30)
+        kept = writer.acknowledged()
         appended = max(appended, kept[-1].stop if kept else 0)
         found = ledger.verify(path, signer=signer().public)
         assert appended <= found.checkpoint.size <= appended + batch_size, f"trial {trial}"
@@ -89,13 +99,12 @@ def test_a_kill_while_a_ledger_is_created_leaves_a_whole_one_or_none(tmp_path: P
         assert ledger.verify(file, signer=signer().public).checkpoint.size == 0
 
 
-def test_two_processes_that_append_at_once_lose_and_double_nothing(path: Path) -> None:
+def test_two_processes_that_append_at_once_lose_and_double_nothing(path: Path, tmp_path: Path) -> None:
     batches = counts(short=40, long=400)
-    writers = [start_writer(path, batch_size=3, batches=batches) for _ in range(2)]
+    writers = [Writer.start(path, tmp_path / f"output{n}", batch_size=3, batches=batches) for n in range(2)]
     watched = [ledger.verify(path, signer=signer().public).checkpoint.size for _ in range(3)]
-    outputs = [writer.communicate(timeout=120)[0] for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0]
-    taken = [index for output in outputs for indices in acknowledged(output) for index in indices]
+    assert [writer.process.wait(timeout=120) for writer in writers] == [0, 0]
+    taken = [index for writer in writers for indices in writer.acknowledged() for index in indices]
     assert sorted(taken) == list(range(2 * batches * 3))
     assert watched == sorted(watched)
     alone = shutil.copy(path, path.parent / "copy.ledger")  # without any file beside it
