@@ -50,9 +50,10 @@ test: $(VENV)/test-installed ## lint, types, layers, documentation and tests
 	done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
+# No cache: whether an import is our own depends on files beside the one that is checked.
 lint: $(VENV)/test-installed ## ruff, both its checks and its format
 	@echo "== lint"
-	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --no-cache --quiet && $(BIN)/ruff format --check --quiet
 
 types: $(VENV)/test-installed ## mypy --strict
 	@echo "== types"

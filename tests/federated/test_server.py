@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from federated_cases import PRIVACY, SESSION, make_nodes, regression_sites, task_over
 
+from federated_cases import PRIVACY, SESSION, make_nodes, regression_sites, task_over
 from mibao.errors import ProtocolError
 from mibao.events import NoiseAdded, PrivacySpent, RoundTrained, SecureSumReleased
 from mibao.federated import Server

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from federated_cases import regression_sites
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federated_cases import regression_sites
 from mibao.errors import InputError, ProtocolError
 from mibao.federated import FedAvg, FedSGD, LinearRegression, pool
 
