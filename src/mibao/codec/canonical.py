@@ -49,24 +49,22 @@ def decode(data: bytes, *, max_bytes: int) -> Value:
 
 
 def _check(value: object, *, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise InputError(f"canonical record: expected at most {MAX_DEPTH} levels of nesting")
-    match value:
-        case bool() | str() | bytes():
-            return
-        case int():
-            if not -_INT_LIMIT <= value < _INT_LIMIT:
-                raise InputError("canonical record: expected an integer of at most 64 bits")
-        case float():
-            if not math.isfinite(value):
-                raise InputError("canonical record: expected a finite number")
-        case list():
-            for item in value:
-                _check(item, depth=depth + 1)
-        case dict():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise InputError(f"canonical record: expected text as a key, got {type(key).__name__}")
-                _check(item, depth=depth + 1)
-        case _:
-            raise InputError(f"canonical record: {type(value).__name__} has no canonical encoding")
+    kind = type(value)
+    if kind is bytes or kind is str or kind is bool:
+        return
+    if isinstance(value, int):
+        if not -_INT_LIMIT <= value < _INT_LIMIT:
+            raise InputError("canonical record: expected an integer of at most 64 bits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError("canonical record: expected a finite number")
+    elif isinstance(value, list | dict):
+        if depth >= MAX_DEPTH:
+            raise InputError(f"canonical record: expected at most {MAX_DEPTH} levels of nesting")
+        for key in value if isinstance(value, dict) else ():
+            if not isinstance(key, str):
+                raise InputError(f"canonical record: expected text as a key, got {type(key).__name__}")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check(item, depth=depth + 1)
+    else:
+        raise InputError(f"canonical record: {kind.__name__} has no canonical encoding")
