@@ -197,7 +197,8 @@ def fresh_memory(count: int) -> memoryview:
     """``count`` zero bytes in pages of their own, in large pages and out of core dumps where the system can."""
     if count == 0:
         return memoryview(bytearray())
-    pages = mmap.mmap(-1, count)
+    # Private: Python's default is shared memory, which Linux gives out in small pages whatever it is advised.
+    pages = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for advice in (mmap.MADV_DONTDUMP, mmap.MADV_HUGEPAGE):
         with contextlib.suppress(OSError):  # advice: a kernel without large pages is only slower
             pages.madvise(advice)
