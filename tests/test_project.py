@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 from packaging.requirements import Requirement
 
+import large_downloads
 import mibao
 from exported_names import PINNED, exported_names
 from strict_skips import program
@@ -76,11 +77,40 @@ def _closure(name: str, extras: frozenset[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extra", sorted(importlib.metadata.metadata("mibao").get_all("Provides-Extra") or []))
-def test_no_extra_of_this_release_brings_pytorch_or_cuda(extra: str) -> None:
+_EXTRAS = frozenset(importlib.metadata.metadata("mibao").get_all("Provides-Extra") or [])
+_WITH_PYTORCH = frozenset({"torch", "transformers", "all", "test"})
+
+
+@pytest.mark.parametrize("extra", ["", *sorted(_EXTRAS)])
+def test_only_the_extras_named_for_it_bring_pytorch(extra: str) -> None:
     brought = _closure("mibao", frozenset({extra}))
     assert "numpy" in brought
-    assert not [name for name in brought if name.startswith(("torch", "nvidia", "triton", "tensorflow"))]
+    assert ("torch" in brought) == (extra in _WITH_PYTORCH)
+    assert not [name for name in brought if name.startswith(("torchvision", "tensorflow"))]
+    if extra not in _WITH_PYTORCH:
+        assert not [name for name in brought if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_a_download_of_cuda_is_announced_with_the_way_around_it() -> None:
+    text = large_downloads.notice(["torch", "nvidia-cublas", "triton"])
+    assert "2 GB" in text
+    assert f"pip install {large_downloads.pinned()} --index-url" in text
+
+
+def test_nothing_is_announced_for_the_cpu_build_or_where_pytorch_is_installed() -> None:
+    assert large_downloads.notice(["torch", "sympy", "networkx"]) == ""
+    assert large_downloads.notice(large_downloads.would_install()) == ""
+
+
+def test_make_test_announces_before_it_installs() -> None:
+    makefile = (_ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = makefile.partition("test-installed: ")[2].partition("\n\n")[0]
+    assert recipe.index("tests/large_downloads.py") < recipe.index("$(INSTALL)")
+
+
+@pytest.mark.parametrize("package", ["mibao.cli", "mibao.sealed"])
+def test_importing_imports_no_pytorch(package: str) -> None:
+    assert not _imported_by(f"import {package}") & {"torch", "transformers", "tokenizers", "peft", "accelerate"}
 
 
 def test_the_demo_brings_no_web_server() -> None:
