@@ -56,7 +56,7 @@ def demo(
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), allow_nan=False))
     else:
-        screen.print(demo_screen.closing(outcome, kept=None if keep is None else str(keep)))
+        screen.print(demo_screen.closing(outcome, kept=None if keep is None else str(keep), width=screen.width))
     if not outcome.ok:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from rich.box import ROUNDED
 from rich.cells import cell_len
@@ -74,7 +75,7 @@ def step(number: int, result: StepResult, *, width: int = WIDTH) -> RenderableTy
             )
 
 
-def closing(outcome: Outcome, *, kept: str | None) -> RenderableType:
+def closing(outcome: Outcome, *, kept: str | None, width: int = WIDTH) -> RenderableType:
     """The cost table, the verdict, and where to go on."""
     if outcome.ok:
         verdict = Text.assemble(("✓ every promise kept", "bold green"), f" in {outcome.seconds:.1f} s")
@@ -82,7 +83,11 @@ def closing(outcome: Outcome, *, kept: str | None) -> RenderableType:
         verdict = Text("\n".join(f"✗ {failure}" for failure in outcome.failures()), "bold red")
     where = f"Artefacts are in {kept}." if kept else "Keep every artefact: mibao demo --keep DIR"
     return Group(
-        Text(), _cost_table(outcome.costs), Text(), verdict, Text(f"{where}   For programs: mibao demo --json", "dim")
+        Text(),
+        _cost_table(outcome.costs, width=width),
+        Text(),
+        verdict,
+        Text(f"{where}   For programs: mibao demo --json", "dim"),
     )
 
 
@@ -232,41 +237,41 @@ def _recorded(result: Recorded) -> list[RenderableType]:
     ]
 
 
-def _cost_table(costs: tuple[Cost, ...]) -> Table:
+def _cost_table(costs: tuple[Cost, ...], *, width: int) -> Table:
+    arrow = " → " if width >= WIDTH else "\n→ "
     table = Table(
         title="What it cost", title_style="bold", title_justify="left", header_style="bold", box=ROUNDED, expand=True
     )
-    table.add_column("protection", no_wrap=True)
-    for name in ("accuracy", "seconds", "bytes", "epsilon"):
-        table.add_column(name + ("\nplain → protected" if name != "epsilon" else ""), justify="right")
+    table.add_column("protection")
+    for name in ("accuracy", "seconds", "bytes"):
+        table.add_column(f"{name}\nplain{arrow}protected", justify="right", no_wrap=True)
+    table.add_column("epsilon", justify="right", no_wrap=True)
     for cost in costs:
         table.add_row(
             cost.protection,
-            _accuracy(cost),
-            _arrow(_seconds(cost.plain_seconds), _seconds(cost.protected_seconds)),
-            f"{_size(cost.plain_bytes)} → {_size(cost.protected_bytes)}",
+            _change(cost.plain_accuracy, cost.protected_accuracy, _percent, arrow),
+            _change(cost.plain_seconds, cost.protected_seconds, _seconds, arrow),
+            _change(cost.plain_bytes, cost.protected_bytes, _size, arrow),
             "" if cost.epsilon is None else f"∞ → {cost.epsilon:.2f}",
         )
     return table
 
 
-def _arrow(plain: str, protected: str) -> str:
-    return f"{plain or '–'} → {protected}"
-
-
-def _accuracy(cost: Cost) -> str:
-    if cost.plain_accuracy is None or cost.protected_accuracy is None:
+def _change(plain: float | None, protected: float | None, written: Callable[[float], str], arrow: str) -> str:
+    if protected is None:
         return ""
-    return f"{cost.plain_accuracy:.1%} → {cost.protected_accuracy:.1%}"
+    return ("–" if plain is None else written(plain)) + arrow + written(protected)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
 
 
 def _power_of_ten(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-")
 
 
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+def _seconds(seconds: float) -> str:
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:
@@ -274,8 +279,8 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.2f} s"
 
 
-def _size(count: int) -> str:
-    size, unit = float(count), "B"
+def _size(count: float) -> str:
+    size, unit = count, "B"
     for larger in ("kB", "MB", "GB"):
         if size < 1000:
             break

@@ -10,6 +10,7 @@ do), and each adds the noise that it should.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from mibao.errors import BudgetExhausted, InputError
@@ -86,8 +87,8 @@ def epsilon_spent(events: Sequence[Event], *, delta: float, colluders: int = 0) 
     if not 0.0 < delta < 1.0:
         raise InputError(f"accounting: expected a delta between 0 and 1, got {delta:g}")
     accountant = dp_accounting.rdp.RdpAccountant()
-    for event in events:
-        accountant.compose(dp_accounting.ZCDpEvent(rho_of(event, colluders=colluders)))
+    for rho, releases in Counter(rho_of(event, colluders=colluders) for event in events).items():
+        accountant.compose(dp_accounting.ZCDpEvent(rho), releases)
     return float(accountant.get_epsilon(delta)) if events else 0.0
 
 
