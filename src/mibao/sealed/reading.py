@@ -5,7 +5,8 @@ Source: docs/spec/sealed-model.md, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,10 +14,19 @@ from mibao.crypto.aead import TAG_BYTES
 from mibao.errors import IntegrityError
 from mibao.sealed import merkle
 from mibao.sealed.chunks import Chunk
+from mibao.sealed.large_pages import watched
 from mibao.sealed.layout import INDEX_ENTRY_BYTES
 from mibao.sealed.opening import Envelope, OpenedFile, OpenedPart, read_indexes
 from mibao.sealed.source import ByteSource
 from mibao.sealed.workers import Progress, over, silent, thread_count
+
+
+class Piece(NamedTuple):
+    """Where a chunk goes: ``out`` takes the bytes of its plaintext from ``skip`` on."""
+
+    counter: int
+    skip: int
+    out: memoryview
 
 
 def verify_chunks(source: ByteSource, envelope: Envelope, *, progress: Progress = silent) -> int:
@@ -69,13 +79,63 @@ def decrypt_into(opened: OpenedFile, part: OpenedPart, counters: range, out: mem
             place = chunk.begin - origin
             read_checked(chunk, out[place : place + chunk.length])
 
-        return decrypt
+        return watched(out, decrypt)
 
     try:
         over(counters, worker, threads=thread_count(out.nbytes))
     except BaseException:
         wipe(out)
         raise
+
+
+def decrypt_pieces(opened: OpenedFile, part: OpenedPart, pieces: Sequence[Piece]) -> None:
+    """Check and decrypt chunks each to a place of its own; one that is wanted in part goes by way of a buffer.
+
+    Raises:
+        IntegrityError: names the first chunk that failed; the places of all pieces are wiped.
+    """
+    buffers: list[memoryview] = []
+
+    def worker() -> Callable[[int], None]:
+        read_checked = _checked_reader(opened, part)
+        plain = memoryview(bytearray(opened.envelope.manifest.chunk_bytes))
+        buffers.append(plain)
+
+        def decrypt(number: int) -> None:
+            counter, skip, out = pieces[number]
+            chunk = part.chunks[counter]
+            if out.nbytes == chunk.length:
+                read_checked(chunk, out)
+            else:
+                read_checked(chunk, plain[: chunk.length])
+                out[:] = plain[skip : skip + out.nbytes]
+
+        return decrypt
+
+    try:
+        over(range(len(pieces)), worker, threads=thread_count(sum(piece.out.nbytes for piece in pieces)))
+    except BaseException:
+        for piece in pieces:
+            wipe(piece.out)
+        raise
+    finally:
+        for plain in buffers:
+            wipe(plain)
+
+
+def overlaps(part: OpenedPart, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Each chunk that holds some of the part's bytes ``[begin, end)``: its counter, how many of its bytes to skip, and
+    which bytes of the range it gives."""
+    for counter in part.chunks.overlapping(begin, end):
+        chunk = part.chunks[counter]
+        first, last = max(begin, chunk.begin), min(end, chunk.begin + chunk.length)
+        yield counter, first - chunk.begin, first - begin, last - begin
+
+
+def decrypt_range(opened: OpenedFile, part: OpenedPart, begin: int, out: memoryview) -> None:
+    """Fill ``out`` with the part's bytes from ``begin`` on. Raises as :func:`decrypt_pieces`."""
+    found = overlaps(part, begin, begin + out.nbytes)
+    decrypt_pieces(opened, part, [Piece(counter, skip, out[first:last]) for counter, skip, first, last in found])
 
 
 def decrypt_each(
