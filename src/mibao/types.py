@@ -89,4 +89,6 @@ class Refusal(Enum):
     WRONG_KEY = "wrong-key"
     WRONG_SIGNER = "wrong-signer"
     OLDER_VERSION = "older-version"
+    EQUIVOCATION = "equivocation"  # one version, signed twice
+    UNKNOWN_VERSION = "unknown-version"  # the reader asked for a model opened before
     NOT_SEALED = "not-sealed"

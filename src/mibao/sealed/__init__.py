@@ -4,9 +4,10 @@
 :func:`rewrap` work on files, :func:`open_model` gives a model's tensors without writing plaintext anywhere.
 """
 
-from mibao.sealed.model import LazyTensor, SealedModel, open_model
+from mibao.sealed.model import LazyTensor, SealedModel, open_model, open_model_from_anyone
 from mibao.sealed.refusals import refusal
 from mibao.sealed.sealing import SealReport
+from mibao.sealed.state_file import VersionState, default_state_path
 from mibao.sealed.store import (
     Inspection,
     OpenReport,
@@ -18,6 +19,8 @@ from mibao.sealed.store import (
     seal,
     verify,
 )
+from mibao.sealed.torch_modules import load_into
+from mibao.sealed.torch_tensors import load_torch
 
 __all__ = [
     "Inspection",
@@ -26,9 +29,14 @@ __all__ = [
     "SealReport",
     "SealedModel",
     "VerifyReport",
+    "VersionState",
+    "default_state_path",
     "inspect",
+    "load_into",
+    "load_torch",
     "open_bytes",
     "open_model",
+    "open_model_from_anyone",
     "open_sealed",
     "refusal",
     "rewrap",

@@ -17,6 +17,7 @@ from mibao.sealed.model_table import Layout, PartFormat
 from mibao.sealed.sealing import SourceModel, SourcePart
 from mibao.sealed.source import read
 
+StrPath = str | os.PathLike[str]
 SAFETENSORS_SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 PUBLIC_MODE = 0o666  # as the user's umask has it

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,13 @@ from mibao.codec.tensor_table import TensorSpec
 from mibao.crypto.keys import RecipientPrivateKey, SignerPublicKey
 from mibao.errors import InputError
 from mibao.events import ModelOpened
-from mibao.sealed import opening, reading
-from mibao.sealed.files import FileSource
+from mibao.sealed import opening, reading, store
+from mibao.sealed.files import FileSource, StrPath
+from mibao.sealed.memory import SecretPages, fresh_memory
 from mibao.sealed.numpy_types import numpy_dtype
 from mibao.sealed.opening import OpenedFile, OpenedPart
-from mibao.sealed.store import StrPath
+from mibao.sealed.state_file import VersionState
+from mibao.types import RandomId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,17 @@ class LazyTensor:
         """Bytes of its data."""
         return self.spec.nbytes
 
-    def raw(self) -> bytearray:
-        """Its bytes, every chunk checked."""
+    def raw(self) -> memoryview:
+        """Its bytes, every chunk checked, in memory that is wiped once the last view of it is gone.
+
+        Raises:
+            IntegrityError: a chunk of it was altered.
+            InputError: the model is closed.
+        """
         return self._model._bytes(self._part, self.spec.begin, self.spec.end)
 
     def numpy(self) -> ndarray:
-        """The tensor, in memory of its own.
+        """The tensor, in memory of its own that is wiped once the last view of it is gone.
 
         Raises:
             IntegrityError: a chunk of it was altered.
@@ -82,9 +88,14 @@ class LazyTensor:
 
 
 class SealedModel(Mapping[str, LazyTensor]):
-    """The tensors of an open sealed model by name, over all its shards. Close it, or use it in a ``with`` block."""
+    """The tensors of an open sealed model by name, over all its shards. Close it, or use it in a ``with`` block.
 
-    def __init__(self, source: FileSource, opened: OpenedFile, recipient: RecipientPrivateKey) -> None:
+    ``signer`` is the id of the pinned key that signed it, None if nobody's signature was checked.
+    """
+
+    def __init__(
+        self, source: FileSource, opened: OpenedFile, recipient: RecipientPrivateKey, *, signer: SignerPublicKey | None
+    ) -> None:
         self._source: FileSource | None = source
         self._opened = opened
         manifest = opened.envelope.manifest
@@ -93,14 +104,13 @@ class SealedModel(Mapping[str, LazyTensor]):
             spec.name: LazyTensor(spec=spec, _model=self, _part=part) for part in shards for spec in part.table.tensors
         }
         if len(self._tensors) != sum(len(part.table.tensors) for part in shards):
-            source.close()
             raise InputError("model: two shards hold a tensor of the same name")
         self._shards = shards
+        self._handed_out: weakref.WeakSet[SecretPages] = weakref.WeakSet()
+        self._recipient = recipient.key_id
+        self.signer: RandomId | None = None if signer is None else signer.key_id
         self.model_id = manifest.model_id
         self.version = manifest.version
-        self.event = ModelOpened(
-            file=manifest.file_id, signer=manifest.signer, recipient=recipient.key_id, version=manifest.version
-        )
 
     def __getitem__(self, name: str) -> LazyTensor:
         return self._tensors[name]
@@ -117,10 +127,38 @@ class SealedModel(Mapping[str, LazyTensor]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except InputError:  # arrays live in the frames of the error on its way, which says more
+            if error is None:
+                raise
 
     def __repr__(self) -> str:
         return f"<SealedModel {self.model_id!r} version {self.version}, {len(self)} tensors>"
+
+    @property
+    def opened(self) -> OpenedFile:
+        """The open file beneath, for loaders into other libraries' tensors. Raises ``InputError`` once it is closed."""
+        if self._source is None:
+            raise InputError("model: is closed")
+        return self._opened
+
+    @property
+    def event(self) -> ModelOpened:
+        """The record of the opening for a ledger. Raises ``InputError`` if nobody's signature was checked."""
+        if self.signer is None:
+            raise InputError("model: opened without a signer, so there is no opening to vouch for")
+        manifest = self._opened.envelope.manifest
+        return ModelOpened(
+            file=manifest.file_id, signer=self.signer, recipient=self._recipient, version=manifest.version
+        )
+
+    def new_memory(self, count: int) -> memoryview:
+        """``count`` zero bytes for tensors of this model: :meth:`close` answers for them."""
+        memory = fresh_memory(count)
+        if isinstance(memory.obj, SecretPages):
+            self._handed_out.add(memory.obj)
+        return memory
 
     def rows(self, name: str, start: int, stop: int) -> ndarray:
         """:meth:`LazyTensor.rows` of the tensor called ``name``."""
@@ -138,7 +176,7 @@ class SealedModel(Mapping[str, LazyTensor]):
         buffers: list[memoryview] = []
         try:
             for part in self._shards:
-                buffers.append(fresh_memory(part.chunks.data_bytes))
+                buffers.append(self.new_memory(part.chunks.data_bytes))
                 self._decrypt(part, range(len(part.chunks)), buffers[-1])
         except BaseException:
             for buffer in buffers:
@@ -151,21 +189,35 @@ class SealedModel(Mapping[str, LazyTensor]):
         }
 
     def close(self) -> None:
-        """Give the file back. Tensors already loaded stay."""
+        """Give the file back; once this returns, all memory that held decrypted tensors has been wiped.
+
+        Raises:
+            InputError: arrays or views of tensors live. The file is closed and they stay as they are; let go of them,
+                which wipes them, and close again to be sure.
+        """
         if self._source is not None:
             self._source.close()
             self._source = None
+        in_use = 0
+        for pages in list(self._handed_out):
+            try:
+                pages.close()
+            except InputError:
+                in_use += 1
+        if in_use:
+            raise InputError(
+                f"model: {in_use} of its buffers are still in use: let go of every array and view of them (del), "
+                "then close it again"
+            )
 
-    def _bytes(self, part: OpenedPart, begin: int, end: int) -> bytearray:
+    def _bytes(self, part: OpenedPart, begin: int, end: int) -> memoryview:
         counters = part.chunks.overlapping(begin, end)
         if not counters:
-            return bytearray()
+            return fresh_memory(0)
         first, last = part.chunks[counters[0]], part.chunks[counters[-1]]
-        whole = bytearray(last.begin + last.length - first.begin)
-        self._decrypt(part, counters, memoryview(whole))
-        del whole[end - first.begin :]
-        del whole[: begin - first.begin]
-        return whole
+        whole = self.new_memory(last.begin + last.length - first.begin)
+        self._decrypt(part, counters, whole)
+        return whole[begin - first.begin : end - first.begin]
 
     def _decrypt(self, part: OpenedPart, counters: range, out: memoryview) -> None:
         if self._source is None:
@@ -174,32 +226,54 @@ class SealedModel(Mapping[str, LazyTensor]):
 
 
 def open_model(
-    path: StrPath, *, identity: RecipientPrivateKey, signer: SignerPublicKey, min_version: int | None = None
+    path: StrPath,
+    *,
+    identity: RecipientPrivateKey,
+    signer: SignerPublicKey,
+    min_version: int | None = None,
+    state: VersionState | None = None,
 ) -> SealedModel:
     """The tensors of a sealed model, once its signature, key, header, table and index have been checked.
 
+    Args:
+        min_version: Refuse a lower version.
+        state: Refuse what is older than, or another model than, the version opened before; advanced by this call.
+            None keeps and asks no state.
+
     Raises:
         InputError: ``path`` is not a sealed model, or two of its shards hold a tensor of the same name.
-        IntegrityError: names the part of the file that was altered, or an older version.
+        IntegrityError: names the part of the file that was altered, or a version refused.
         KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
     """
     source = FileSource(Path(path))
     try:
-        envelope = opening.read_verified(source, signer=signer, min_version=min_version)
-        opened = opening.open_file(source, envelope, identity)
+        opened = store.open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
+        model = SealedModel(source, opened, identity, signer=signer)
+        store.record(state, opened)
     except BaseException:
         source.close()
         raise
-    return SealedModel(source, opened, identity)
+    return model
 
 
-def fresh_memory(count: int) -> memoryview:
-    """``count`` zero bytes in pages of their own, in large pages and out of core dumps where the system can."""
-    if count == 0:
-        return memoryview(bytearray())
-    # Private: Python's default is shared memory, which Linux gives out in small pages whatever it is advised.
-    pages = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for advice in (mmap.MADV_DONTDUMP, mmap.MADV_HUGEPAGE):
-        with contextlib.suppress(OSError):  # advice: a kernel without large pages is only slower
-            pages.madvise(advice)
-    return memoryview(pages)
+def open_model_from_anyone(path: StrPath, *, identity: RecipientPrivateKey) -> SealedModel:
+    """The tensors of a sealed model, whoever made it: **its signature is not checked, not even against itself**.
+
+    The file names its signer by an id and does not hold the key that could check the signature; if it did, a forger
+    would put in their own. Chunks are checked against the file's own index, so damage shows. Whoever knows the public
+    key of ``identity`` can have made all of it, and any recipient of a genuine file can have altered it. The model's
+    name and version are claims, no version is refused, and there is no :attr:`SealedModel.event`. For looking at a
+    file whose signer's key is lost; to run a model, pin its signer with :func:`open_model`.
+
+    Raises:
+        InputError: ``path`` is not a sealed model, or two of its shards hold a tensor of the same name.
+        IntegrityError: names the part of the file that does not fit the others.
+        KeyMismatch: not sealed to ``identity``.
+    """
+    source = FileSource(Path(path))
+    try:
+        opened = opening.open_file(source, opening.read_unverified(source), identity)
+        return SealedModel(source, opened, identity, signer=None)
+    except BaseException:
+        source.close()
+        raise

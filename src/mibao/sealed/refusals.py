@@ -6,7 +6,15 @@ from mibao.errors import InputError, KeyMismatch, MibaoError
 from mibao.events import ModelRefused
 from mibao.sealed.manifest import OTHER_SIGNER
 from mibao.sealed.opening import OLDER
+from mibao.sealed.state import EQUIVOCATION, NEVER_OPENED, ROLLED_BACK
 from mibao.types import Refusal
+
+_VERSIONS = {
+    OLDER: Refusal.OLDER_VERSION,
+    ROLLED_BACK: Refusal.OLDER_VERSION,
+    EQUIVOCATION: Refusal.EQUIVOCATION,
+    NEVER_OPENED: Refusal.UNKNOWN_VERSION,
+}
 
 
 def refusal(error: MibaoError) -> ModelRefused:
@@ -16,5 +24,5 @@ def refusal(error: MibaoError) -> ModelRefused:
     elif isinstance(error, InputError):
         reason = Refusal.NOT_SEALED
     else:
-        reason = Refusal.OLDER_VERSION if str(error).startswith(OLDER) else Refusal.ALTERED
+        reason = next((known for start, known in _VERSIONS.items() if str(error).startswith(start)), Refusal.ALTERED)
     return ModelRefused(reason=reason)

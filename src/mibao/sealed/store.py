@@ -5,7 +5,6 @@ Source: docs/spec/sealed-model.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +23,22 @@ from mibao.sealed.files import (
     SECRET_MODE,
     FileSink,
     FileSource,
+    StrPath,
     locked,
     source_model,
     whole_file,
     whole_folder,
 )
+from mibao.sealed.memory import fresh_memory
 from mibao.sealed.model_table import Layout
 from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.rewrapping import Rewrap
 from mibao.sealed.sealing import SealReport, seal_to
-from mibao.sealed.source import read
+from mibao.sealed.source import ByteSource, read
+from mibao.sealed.state_file import VersionState
 from mibao.sealed.workers import Progress, silent
 from mibao.types import RandomId
 
-StrPath = str | os.PathLike[str]
 COPY_BYTES = 1 << 22
 UNCHECKED = ("the list of recipients", "the contents of the encrypted table")
 
@@ -137,63 +138,90 @@ def open_sealed(
     identity: RecipientPrivateKey,
     signer: SignerPublicKey,
     min_version: int | None = None,
+    state: VersionState | None = None,
     progress: Progress = silent,
 ) -> OpenReport:
     """Write the exact bytes that were sealed to ``output_path``: a file, or a new folder; None only checks them.
 
+    Args:
+        min_version: Refuse a lower version.
+        state: Refuse what is older than, or another model than, the version opened before; advanced once all is
+            checked, before the output appears. None keeps and asks no state.
+
     Raises:
         InputError: ``path`` is not a sealed model, or the output cannot be written.
-        IntegrityError: names the part of the file that was altered, or an older version; nothing is left at the output.
+        IntegrityError: names what was altered, or a version refused; nothing is left at the output.
         KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
     """
     with FileSource(Path(path)) as source:
-        opened = _open(source, identity=identity, signer=signer, min_version=min_version)
+        opened = open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
         if output_path is None:
             for part in opened.parts:
                 reading.decrypt_each(opened, part, lambda chunk, plain: None, progress=progress)
+            record(state, opened)
         elif opened.table.layout is Layout.FILE:
             with whole_file(Path(output_path), mode=SECRET_MODE) as sink:
                 _write_part(opened, opened.parts[0], sink, progress)
+                record(state, opened)
         else:
             with whole_folder(Path(output_path)) as folder:
                 for part in opened.parts:
                     _write_into(opened, part, folder, progress)
+                record(state, opened)
         return _open_report(opened, identity)
 
 
 def open_bytes(
-    path: StrPath, *, identity: RecipientPrivateKey, signer: SignerPublicKey, min_version: int | None = None
+    path: StrPath,
+    *,
+    identity: RecipientPrivateKey,
+    signer: SignerPublicKey,
+    min_version: int | None = None,
+    state: VersionState | None = None,
 ) -> bytes:
-    """The exact bytes of the one file that was sealed.
+    """The exact bytes of the one file that was sealed. Python keeps them until it likes: they cannot be wiped.
 
     Raises:
         InputError: not a sealed model, or a folder of several files.
-        IntegrityError: names the part of the file that was altered, or an older version.
+        IntegrityError: names the part of the file that was altered, or a version refused.
         KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
     """
     with FileSource(Path(path)) as source:
-        opened = _open(source, identity=identity, signer=signer, min_version=min_version)
+        opened = open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
         if opened.table.layout is not Layout.FILE:
             raise InputError("expected a model of one file, got a folder: open it to a folder")
         part = opened.parts[0]
-        whole = bytearray(len(part.table.header) + part.chunks.data_bytes)
+        whole = fresh_memory(len(part.table.header) + part.chunks.data_bytes)
         whole[: len(part.table.header)] = part.table.header
-        reading.decrypt_into(opened, part, range(len(part.chunks)), memoryview(whole)[len(part.table.header) :])
+        reading.decrypt_into(opened, part, range(len(part.chunks)), whole[len(part.table.header) :])
+        record(state, opened)
         return bytes(whole)
 
 
 def verify(
-    path: StrPath, *, signer: SignerPublicKey, min_version: int | None = None, progress: Progress = silent
+    path: StrPath,
+    *,
+    signer: SignerPublicKey,
+    min_version: int | None = None,
+    state: VersionState | None = None,
+    progress: Progress = silent,
 ) -> VerifyReport:
     """Check signature, table hash, index, padding and every chunk's hash, without any decryption key.
 
+    Args:
+        min_version: Refuse a lower version.
+        state: Refuse what an opening with this state would refuse. It is not advanced: whether the reader can open
+            the file at all is not known here.
+
     Raises:
         InputError: not a sealed model.
-        IntegrityError: names the part of the file that was altered, or an older version.
+        IntegrityError: names the part of the file that was altered, or a version refused.
         KeyMismatch: not signed by ``signer``.
     """
     with FileSource(Path(path)) as source:
         envelope = opening.read_verified(source, signer=signer, min_version=min_version)
+        if state is not None:
+            state.check(envelope.manifest)
         opening.read_header(source, envelope.preamble)
         opening.verify_table(source, envelope)
         chunks = reading.verify_chunks(source, envelope, progress=progress)
@@ -285,11 +313,31 @@ def _enlarge(path: Path, source: FileSource, change: Rewrap) -> None:
         sink.write_at(preamble.padding_at, bytes(preamble.data_at - preamble.padding_at))
 
 
-def _open(
-    source: FileSource, *, identity: RecipientPrivateKey, signer: SignerPublicKey, min_version: int | None
+def open_file(
+    source: ByteSource,
+    *,
+    identity: RecipientPrivateKey,
+    signer: SignerPublicKey,
+    min_version: int | None,
+    state: VersionState | None,
 ) -> OpenedFile:
+    """Everything but the data, checked and decrypted; ``state`` is asked and not yet advanced: :func:`record` does.
+
+    Raises:
+        InputError: not a sealed model.
+        IntegrityError: names the part of the file that was altered, or a version refused.
+        KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
+    """
     envelope = opening.read_verified(source, signer=signer, min_version=min_version)
+    if state is not None:
+        state.check(envelope.manifest)
     return opening.open_file(source, envelope, identity)
+
+
+def record(state: VersionState | None, opened: OpenedFile) -> None:
+    """Advance ``state``, if there is one, to what :func:`open_file` opened. Raises as :meth:`VersionState.record`."""
+    if state is not None:
+        state.record(opened.envelope.manifest)
 
 
 def _write_part(opened: OpenedFile, part: OpenedPart, sink: FileSink, progress: Progress) -> None:
