@@ -16,6 +16,7 @@ from mibao.sealed import merkle
 from mibao.sealed.chunks import Chunk
 from mibao.sealed.large_pages import watched
 from mibao.sealed.layout import INDEX_ENTRY_BYTES
+from mibao.sealed.memory import fresh_memory
 from mibao.sealed.opening import Envelope, OpenedFile, OpenedPart, read_indexes
 from mibao.sealed.source import ByteSource
 from mibao.sealed.workers import Progress, over, silent, thread_count
@@ -98,7 +99,7 @@ def decrypt_pieces(opened: OpenedFile, part: OpenedPart, pieces: Sequence[Piece]
 
     def worker() -> Callable[[int], None]:
         read_checked = _checked_reader(opened, part)
-        plain = memoryview(bytearray(opened.envelope.manifest.chunk_bytes))
+        plain = fresh_memory(opened.envelope.manifest.chunk_bytes)
         buffers.append(plain)
 
         def decrypt(number: int) -> None:
@@ -154,7 +155,7 @@ def decrypt_each(
 
     def worker() -> Callable[[int], None]:
         read_checked = _checked_reader(opened, part)
-        plain = memoryview(bytearray(opened.envelope.manifest.chunk_bytes))
+        plain = fresh_memory(opened.envelope.manifest.chunk_bytes)
         buffers.append(plain)
 
         def decrypt(counter: int) -> None:
