@@ -1,0 +1,36 @@
+"""tensorizer 2.12.1, encrypted (XSalsa20-Poly1305): ``seal SOURCE OUT`` or ``open SEALED``. Its key is fixed.
+
+It signs nothing: authenticity ends at whoever holds the one symmetric key.
+"""
+
+import json
+import sys
+
+import safetensors.torch
+from cost import Cost
+from tensorizer import DecryptionParams, EncryptionParams, TensorDeserializer, TensorSerializer
+
+KEY = bytes(range(32))
+
+
+def seal(source: str, out: str) -> dict[str, float]:
+    """What it costs to write the tensors of ``source``, already in memory, to an encrypted file."""
+    tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(source).items()}
+    cost = Cost()
+    serializer = TensorSerializer(out, encryption=EncryptionParams(key=KEY))
+    serializer.write_state_dict(tensors)
+    serializer.close()
+    return cost.figures()
+
+
+def open_sealed(path: str) -> dict[str, float]:
+    """What it costs until every tensor stands in owned memory."""
+    cost = Cost()
+    with TensorDeserializer(path, device="cpu", encryption=DecryptionParams.from_key(KEY)) as tensors:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        return {**cost.figures(), "bytes": size}
+
+
+if __name__ == "__main__":
+    action, *paths = sys.argv[1:]
+    print(json.dumps({"seal": seal, "open": open_sealed}[action](*paths)))
