@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mibao.crypto.keys import RecipientPrivateKey, SignerPublicKey
+from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, IntegrityError
 from mibao.sealed import torch_tensors
 from mibao.sealed.files import StrPath
@@ -27,7 +27,7 @@ def load_into(
     module: torch.nn.Module,
     path: StrPath,
     *,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     signer: SignerPublicKey,
     min_version: int | None = None,
     state: VersionState | None = None,

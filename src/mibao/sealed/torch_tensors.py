@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from mibao.codec.tensor_table import TensorSpec
-from mibao.crypto.keys import RecipientPrivateKey, SignerPublicKey
+from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, MissingExtra
 from mibao.sealed import reading
 from mibao.sealed.files import StrPath
@@ -24,6 +24,7 @@ from mibao.sealed.memory import fresh_memory
 from mibao.sealed.model import open_model
 from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.reading import Piece
+from mibao.sealed.recipients import Identity
 from mibao.sealed.state_file import VersionState
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ Place: TypeAlias = "tuple[Wanted, torch.Tensor]"
 def load_torch(
     path: StrPath,
     *,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     signer: SignerPublicKey,
     min_version: int | None = None,
     state: VersionState | None = None,
@@ -111,10 +112,16 @@ def load_torch(
 
 def tensors(opened: OpenedFile, *, device: str, slices: Mapping[str, Slice] | None = None) -> dict[str, torch.Tensor]:
     """:func:`load_torch` of a file that is open."""
+    wanted = wanted_tensors(opened, slices or {})
+    found = load_wanted(opened, wanted, device=device)
+    return {each.spec.name: tensor for each, tensor in zip(wanted, found, strict=True)}
+
+
+def load_wanted(opened: OpenedFile, wanted: Sequence[Wanted], *, device: str) -> list[torch.Tensor]:
+    """Views of one buffer on ``device`` with what is wanted. Raises as :func:`load_torch`."""
     torch = import_torch()
     if torch.device(device).type == "meta":
         raise InputError("device: expected one with memory, got meta")
-    wanted = wanted_tensors(opened, slices or {})
     dtypes = [torch_dtype(each.spec.dtype) for each in wanted]
     begins, total = [], 0
     for each in wanted:
@@ -123,10 +130,7 @@ def tensors(opened: OpenedFile, *, device: str, slices: Mapping[str, Slice] | No
     base = _buffer(total, device)
     targets = [base[begin : begin + each.nbytes] for begin, each in zip(begins, wanted, strict=True)]
     fill(opened, list(zip(wanted, targets, strict=True)))
-    return {
-        each.spec.name: target.view(dtype).reshape(each.shape)
-        for each, target, dtype in zip(wanted, targets, dtypes, strict=True)
-    }
+    return [target.view(dtype).reshape(each.shape) for each, target, dtype in zip(wanted, targets, dtypes, strict=True)]
 
 
 def wanted_tensors(opened: OpenedFile, slices: Mapping[str, Slice]) -> list[Wanted]:
@@ -146,7 +150,6 @@ def cut(part: OpenedPart, spec: TensorSpec, wanted: Slice | None) -> Wanted:
     dimension, start, stop = wanted
     if not 0 <= dimension < len(spec.shape) or not 0 <= start <= stop <= spec.shape[dimension]:
         raise InputError(f"slice {wanted} of {spec.name!r}: not within a tensor of shape {spec.shape}")
-    torch_dtype(spec.dtype)  # elements narrower than a byte cannot be cut
     shape = (*spec.shape[:dimension], stop - start, *spec.shape[dimension + 1 :])
     return Wanted(part=part, spec=spec, cut=wanted, shape=shape)
 
