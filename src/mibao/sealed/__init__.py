@@ -6,6 +6,7 @@
 
 from mibao.sealed.model import LazyTensor, SealedModel, open_model, open_model_from_anyone
 from mibao.sealed.refusals import refusal
+from mibao.sealed.safe_open import safe_open
 from mibao.sealed.sealing import SealReport
 from mibao.sealed.state_file import VersionState, default_state_path
 from mibao.sealed.store import (
@@ -40,6 +41,7 @@ __all__ = [
     "open_sealed",
     "refusal",
     "rewrap",
+    "safe_open",
     "seal",
     "verify",
 ]
