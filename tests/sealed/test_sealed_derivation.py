@@ -9,8 +9,9 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mibao.sealed import chunks, file_keys, merkle, model_table, recipients
+from mibao.sealed import chunks, file_keys, merkle, model_table
 from mibao.sealed.file_keys import FileKeys
+from mibao.sealed.unlock import Binding
 from mibao.types import RandomId
 
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "sealed" / "derivation.json").read_text())
@@ -35,7 +36,7 @@ def test_associated_data_and_nonces_are_those_of_the_vector():
     assert chunk.nonce.hex() == VECTOR["chunk"]["nonce"]
     assert chunk.associated_data(KEYS.file_id).hex() == VECTOR["chunk"]["associated_data"]
     assert file_keys.table_associated_data(KEYS.file_id).hex() == VECTOR["table_associated_data"]
-    info = recipients.wrap_info(KEYS.file_id, KEYS.commitment, RandomId(b"S" * 16))
+    info = Binding(file_id=KEYS.file_id, commitment=KEYS.commitment, signer=RandomId(b"S" * 16)).info
     assert info.hex() == VECTOR["wrap_info_for_signer_S"]
 
 

@@ -20,6 +20,7 @@ from mibao.sealed.file_keys import FileKeys
 from mibao.sealed.layout import INDEX_ENTRY_BYTES, PREAMBLE_BYTES, SELECTOR_BYTES
 from mibao.sealed.sealing import signed_selector
 from mibao.sealed.source import MemorySource
+from mibao.sealed.unlock import Binding
 from mibao.types import RandomId, Refusal
 
 GOOD = kit.sealed_bytes()
@@ -375,7 +376,9 @@ def test_a_stanza_under_another_recipients_id_is_refused():
 def test_one_file_never_opens_to_two_plaintexts():
     """A malicious sealer hands Bob another file key; the signed commitment has room for one."""
     second = FileKeys(b"L" * 32, KEYS.file_id)
-    info_as_signed = recipients.wrap_info(KEYS.file_id, KEYS.commitment, kit.VENDOR.key_id)
+    info_as_signed = Binding(
+        file_id=KEYS.file_id, commitment=KEYS.commitment, signer=kit.VENDOR.key_id
+    ).info
     stanza = kit.wrap_with_info(second, kit.BOB.public, info_as_signed)
     data = by_a_recipient(with_stanzas(lambda stanzas: [stanzas[0], stanza]))
     assert kit.opened_parts(data, identity=kit.ALICE)

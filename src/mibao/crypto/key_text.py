@@ -62,7 +62,7 @@ def encode_protected(
     if len(salt) != SALT_BYTES:
         raise InputError(f"passphrase: expected a salt of {SALT_BYTES} bytes, got {len(salt)}")
     prefix = f"{PREFIX}.{key.public.kind}.{key.suite.value}.scrypt."
-    wrapping_key = _stretch(passphrase, salt, log_n)
+    wrapping_key = stretch(passphrase, salt, log_n)
     sealed = AesGcm(wrapping_key).seal(nonce, reveal_secret_bytes(key), prefix.encode())
     return encode_text(prefix, bytes([log_n]) + salt + nonce + sealed)
 
@@ -112,13 +112,19 @@ def _unprotect(payload: bytes, passphrase: str | None, prefix: str) -> bytes:
     log_n, rest = payload[0], payload[1:]
     salt, nonce, sealed = rest[:SALT_BYTES], rest[SALT_BYTES:][:NONCE_BYTES], rest[SALT_BYTES + NONCE_BYTES :]
     try:
-        return AesGcm(_stretch(passphrase, salt, log_n)).open(nonce, sealed, prefix.encode())
+        return AesGcm(stretch(passphrase, salt, log_n)).open(nonce, sealed, prefix.encode())
     except IntegrityError as error:
         raise KeyMismatch("private key: the passphrase does not open it") from error
 
 
-def _stretch(passphrase: str, salt: bytes, log_n: int) -> bytes:
-    """32 bytes from a passphrase. Source: RFC 7914."""
+def stretch(passphrase: str, salt: bytes, log_n: int) -> bytes:
+    """32 bytes from a passphrase, at a cost of ``2**log_n`` KiB of memory.
+
+    Raises:
+        InputError: ``log_n`` outside 14 to 18; nothing was spent then.
+
+    Source: RFC 7914, with r = 8 and p = 1.
+    """
     if log_n not in SCRYPT_LOG_N_RANGE:
         low, high = SCRYPT_LOG_N_RANGE[0], SCRYPT_LOG_N_RANGE[-1]
         raise InputError(f"passphrase: expected a cost of 2**{low} to 2**{high}, got 2**{log_n}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from typing import TypeVar
 
 from mibao.crypto.aead import AesGcm
 from mibao.crypto.kdf import derive, domain_tag, keyed_hash
@@ -14,6 +15,7 @@ from mibao.errors import InputError
 from mibao.types import RandomId
 
 FILE_KEY_BYTES = 32
+Wrapped = TypeVar("Wrapped")
 
 
 class FileKeys:
@@ -54,7 +56,7 @@ class FileKeys:
         """Whether this is the one file key that ``commitment`` was made for. Takes constant time."""
         return hmac.compare_digest(self.commitment, commitment)
 
-    def wrapped_by(self, wrap: Callable[[bytes], bytes]) -> bytes:
+    def wrapped_by(self, wrap: Callable[[bytes], Wrapped]) -> Wrapped:
         """What ``wrap`` makes of the file key: the one way in which it leaves."""
         return wrap(self._file_key)
 

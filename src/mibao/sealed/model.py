@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from mibao.codec.tensor_table import TensorSpec
-from mibao.crypto.keys import RecipientPrivateKey, SignerPublicKey
+from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.events import ModelOpened
 from mibao.sealed import opening, reading, store
@@ -20,6 +20,7 @@ from mibao.sealed.files import FileSource, StrPath
 from mibao.sealed.memory import SecretPages, fresh_memory
 from mibao.sealed.numpy_types import numpy_dtype
 from mibao.sealed.opening import OpenedFile, OpenedPart
+from mibao.sealed.recipients import Identity
 from mibao.sealed.state_file import VersionState
 from mibao.types import RandomId
 
@@ -93,9 +94,7 @@ class SealedModel(Mapping[str, LazyTensor]):
     ``signer`` is the id of the pinned key that signed it, None if nobody's signature was checked.
     """
 
-    def __init__(
-        self, source: FileSource, opened: OpenedFile, recipient: RecipientPrivateKey, *, signer: SignerPublicKey | None
-    ) -> None:
+    def __init__(self, source: FileSource, opened: OpenedFile, *, signer: SignerPublicKey | None) -> None:
         self._source: FileSource | None = source
         self._opened = opened
         manifest = opened.envelope.manifest
@@ -107,7 +106,7 @@ class SealedModel(Mapping[str, LazyTensor]):
             raise InputError("model: two shards hold a tensor of the same name")
         self._shards = shards
         self._handed_out: weakref.WeakSet[SecretPages] = weakref.WeakSet()
-        self._recipient = recipient.key_id
+        self._recipient = opened.recipient
         self.signer: RandomId | None = None if signer is None else signer.key_id
         self.model_id = manifest.model_id
         self.version = manifest.version
@@ -228,7 +227,7 @@ class SealedModel(Mapping[str, LazyTensor]):
 def open_model(
     path: StrPath,
     *,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     signer: SignerPublicKey,
     min_version: int | None = None,
     state: VersionState | None = None,
@@ -248,7 +247,7 @@ def open_model(
     source = FileSource(Path(path))
     try:
         opened = store.open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
-        model = SealedModel(source, opened, identity, signer=signer)
+        model = SealedModel(source, opened, signer=signer)
         store.record(state, opened)
     except BaseException:
         source.close()
@@ -256,7 +255,7 @@ def open_model(
     return model
 
 
-def open_model_from_anyone(path: StrPath, *, identity: RecipientPrivateKey) -> SealedModel:
+def open_model_from_anyone(path: StrPath, *, identity: Identity) -> SealedModel:
     """The tensors of a sealed model, whoever made it: **its signature is not checked, not even against itself**.
 
     The file names its signer by an id and does not hold the key that could check the signature; if it did, a forger
@@ -273,7 +272,7 @@ def open_model_from_anyone(path: StrPath, *, identity: RecipientPrivateKey) -> S
     source = FileSource(Path(path))
     try:
         opened = opening.open_file(source, opening.read_unverified(source), identity)
-        return SealedModel(source, opened, identity, signer=None)
+        return SealedModel(source, opened, signer=None)
     except BaseException:
         source.close()
         raise

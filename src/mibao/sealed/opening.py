@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mibao.crypto.aead import TAG_BYTES, AesGcm
-from mibao.crypto.keys import RecipientPrivateKey, SignerPublicKey
+from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import IntegrityError
 from mibao.sealed import manifest as manifests
 from mibao.sealed import merkle, model_table, recipients
@@ -28,9 +28,11 @@ from mibao.sealed.layout import (
 )
 from mibao.sealed.manifest import Manifest
 from mibao.sealed.model_table import ModelTable, PartTable
-from mibao.sealed.recipients import Stanza
+from mibao.sealed.recipients import Identity
 from mibao.sealed.sealing import header_mac
 from mibao.sealed.source import ByteSource, read
+from mibao.sealed.unlock import Binding, Stanza
+from mibao.types import RandomId
 
 OLDER = "version: this model is older than the lowest version accepted"
 _RETRIES = 4
@@ -71,6 +73,7 @@ class OpenedFile:
     source: ByteSource
     envelope: Envelope
     header: Header
+    recipient: RandomId
     keys: FileKeys
     table: ModelTable
     parts: tuple[OpenedPart, ...]
@@ -126,8 +129,8 @@ def read_header(source: ByteSource, preamble: Preamble) -> Header:
     return Header(selector=selector, slot=slot, stanzas=recipients.decode_slot(slot))
 
 
-def unlock(source: ByteSource, envelope: Envelope, identity: RecipientPrivateKey) -> tuple[Header, FileKeys]:
-    """The keys of the file: steps 5 to 7.
+def unlock(source: ByteSource, envelope: Envelope, identity: Identity) -> tuple[Header, FileKeys, RandomId]:
+    """The keys of the file, and the id of the stanza that held them: steps 5 to 7.
 
     Raises:
         KeyMismatch: not sealed to this key.
@@ -135,23 +138,23 @@ def unlock(source: ByteSource, envelope: Envelope, identity: RecipientPrivateKey
     """
     preamble, manifest = envelope.preamble, envelope.manifest
     header = read_header(source, preamble)
-    info = recipients.wrap_info(manifest.file_id, manifest.commitment, manifest.signer)
-    keys = recipients.unwrap(header.stanzas, identity, file_id=manifest.file_id, info=info)
+    binding = Binding(file_id=manifest.file_id, commitment=manifest.commitment, signer=manifest.signer)
+    recipient, keys = recipients.unwrap(header.stanzas, identity, binding)
     if not keys.matches(manifest.commitment):
         raise IntegrityError("key commitment: the recipient's stanza holds another key than the signed one")
     if not hmac.compare_digest(header_mac(keys, preamble, header.selector, header.slot), header.selector.mac):
         raise IntegrityError("header: its MAC does not match")
-    return header, keys
+    return header, keys, recipient
 
 
-def open_file(source: ByteSource, envelope: Envelope, identity: RecipientPrivateKey) -> OpenedFile:
+def open_file(source: ByteSource, envelope: Envelope, identity: Identity) -> OpenedFile:
     """Everything but the data, checked and decrypted: steps 5 to 9.
 
     Raises:
         KeyMismatch: not sealed to this key.
         IntegrityError: names the region that was altered.
     """
-    header, keys = unlock(source, envelope, identity)
+    header, keys, recipient = unlock(source, envelope, identity)
     sealed_table = _read_table(source, envelope)
     sizes = [part.data_bytes for part in envelope.manifest.parts]
     table = model_table.decode(model_table.decrypt(sealed_table, keys), data_bytes=sizes)
@@ -165,7 +168,15 @@ def open_file(source: ByteSource, envelope: Envelope, identity: RecipientPrivate
         cipher = keys.part_cipher(number)
         parts.append(OpenedPart(table=part, chunks=chunks, index=indexes[number], cipher=cipher, data_at=data_at))
         data_at += chunks.cipher_bytes
-    return OpenedFile(source=source, envelope=envelope, header=header, keys=keys, table=table, parts=tuple(parts))
+    return OpenedFile(
+        source=source,
+        envelope=envelope,
+        header=header,
+        recipient=recipient,
+        keys=keys,
+        table=table,
+        parts=tuple(parts),
+    )
 
 
 def read_indexes(source: ByteSource, envelope: Envelope) -> list[bytes]:

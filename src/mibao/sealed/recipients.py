@@ -5,82 +5,95 @@ Source: docs/spec/sealed-model.md, section 3.3; RFC 9180 for HPKE.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from mibao.codec import canonical
 from mibao.codec.canonical import Value
 from mibao.crypto import kem
-from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, RecipientSuite
 from mibao.errors import InputError, IntegrityError, KeyMismatch
+from mibao.sealed import token_stanza
 from mibao.sealed.file_keys import FILE_KEY_BYTES, FileKeys
 from mibao.sealed.layout import MAX_SLOT_BYTES, PAGE_BYTES
+from mibao.sealed.unlock import (
+    AWS_KMS,
+    OTHERS_PREFIX,
+    PKCS11,
+    SCRYPT,
+    Binding,
+    KeyUnwrapper,
+    KeyWrapper,
+    Stanza,
+    stanza_data,
+)
 from mibao.types import RandomId
 
+Recipient: TypeAlias = RecipientPublicKey | KeyWrapper
+Identity: TypeAlias = RecipientPrivateKey | KeyUnwrapper
+
 MAX_STANZAS = 512
-POST_QUANTUM = frozenset({RecipientSuite.MLKEM768_X25519.value})
+MAX_TRIES = 8  # of one type whose stanzas do not name their key: each may cost a second or a call
 NO_STANZA = "recipients: this model is not sealed to this key"
 _LENGTH_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stanza:
-    """The file key, wrapped. ``kind`` says how, ``key_id`` to which key."""
-
-    kind: str
-    key_id: RandomId
-    body: bytes
-
-
-def wrap_info(file_id: RandomId, commitment: bytes, signer: RandomId) -> bytes:
-    """What every wrapped file key is bound to: one file, one key, one signer."""
-    return domain_tag("sealed/stanza", file_id.value, commitment, signer.value)
-
-
-def wrap(keys: FileKeys, recipient: RecipientPublicKey, *, signer: RandomId) -> Stanza:
+def wrap(keys: FileKeys, recipient: Recipient, *, signer: RandomId) -> Stanza:
     """The stanza that lets ``recipient`` open the file. Draws HPKE's own randomness.
 
     Raises:
         InputError: the recipient's key is no usable key.
     """
-    info = wrap_info(keys.file_id, keys.commitment, signer)
-    kind, bound = recipient.suite.value, _associated_data(recipient.suite.value, recipient.key_id)
-    body = keys.wrapped_by(lambda key: kem.seal_once(recipient, key, info=info, associated_data=bound))
-    return Stanza(kind=kind, key_id=recipient.key_id, body=body)
+    binding = Binding(file_id=keys.file_id, commitment=keys.commitment, signer=signer)
+    if isinstance(recipient, RecipientPublicKey):
+        kind, bound = recipient.suite.value, stanza_data(recipient.suite.value, recipient.key_id)
+        public, info = recipient, binding.info
+        body = keys.wrapped_by(lambda key: kem.seal_once(public, key, info=info, associated_data=bound))
+        return Stanza(kind=kind, key_id=recipient.key_id, body=body)
+    wrapper = recipient
+    stanza = keys.wrapped_by(lambda file_key: wrapper.wrap(file_key, binding))
+    if stanza.kind not in (SCRYPT, PKCS11, AWS_KMS) and not stanza.kind.startswith(OTHERS_PREFIX):
+        raise InputError(f"recipients: expected a type that begins with {OTHERS_PREFIX}, got {stanza.kind}")
+    return stanza
 
 
-def unwrap(stanzas: Sequence[Stanza], identity: RecipientPrivateKey, *, file_id: RandomId, info: bytes) -> FileKeys:
-    """The keys of the file, from the stanza made for ``identity``; not yet compared with the commitment.
+def unwrap(stanzas: Sequence[Stanza], identity: Identity, binding: Binding) -> tuple[RandomId, FileKeys]:
+    """The id of the stanza made for ``identity``, and the keys of the file; not yet compared with the commitment.
 
     Raises:
-        KeyMismatch: no stanza names this key.
+        KeyMismatch: no stanza is for this key.
         IntegrityError: the stanza that names it does not open.
+        InputError: the key cannot be used, or the file asks for too much work.
     """
-    for stanza in stanzas:
-        if stanza.key_id == identity.key_id and stanza.kind == identity.suite.value:
-            bound = _associated_data(stanza.kind, stanza.key_id)
-            try:
-                file_key = kem.open_once(identity, stanza.body, info=info, associated_data=bound)
-            except (KeyMismatch, IntegrityError) as error:
-                raise IntegrityError("recipients: the stanza for this key was altered") from error
-            if len(file_key) != FILE_KEY_BYTES:
-                raise IntegrityError("recipients: the stanza for this key holds no file key")
-            return FileKeys(file_key, file_id)
-    raise KeyMismatch(NO_STANZA)
+    open_ = _open_hpke if isinstance(identity, RecipientPrivateKey) else _open_other
+    key_id, file_key = open_(stanzas, identity, binding)
+    if len(file_key) != FILE_KEY_BYTES:
+        raise IntegrityError("recipients: the stanza for this key holds no file key")
+    return key_id, FileKeys(file_key, binding.file_id)
 
 
-def check_recipients(key_ids: Sequence[RandomId]) -> None:
-    """Return if a file can be sealed to these keys.
+def is_post_quantum(stanza: Stanza) -> bool:
+    """Whether a copy of the stanza taken today stays closed to a quantum computer later."""
+    if stanza.kind == PKCS11:
+        return token_stanza.is_symmetric(stanza.body)
+    return stanza.kind in (RecipientSuite.MLKEM768_X25519.value, SCRYPT)
+
+
+def check_recipients(stanzas: Sequence[Stanza]) -> None:
+    """Return if a file can be sealed with this list.
 
     Raises:
-        InputError: none, more than 512, or one twice.
+        InputError: none, more than 512, more than 8 of a type whose stanzas do not name their key, or one twice.
     """
-    if not 1 <= len(key_ids) <= MAX_STANZAS:
-        raise InputError(f"recipients: expected 1 to {MAX_STANZAS}, got {len(key_ids)}")
-    if len(set(key_ids)) != len(key_ids):
+    if not 1 <= len(stanzas) <= MAX_STANZAS:
+        raise InputError(f"recipients: expected 1 to {MAX_STANZAS}, got {len(stanzas)}")
+    if len({each.key_id for each in stanzas}) != len(stanzas):
         raise InputError("recipients: the same key is given twice")
+    named = {suite.value for suite in RecipientSuite}
+    for kind, number in Counter(each.kind for each in stanzas).items():
+        if kind not in named and number > MAX_TRIES:
+            raise InputError(f"recipients: expected at most {MAX_TRIES} of type {kind}, got {number}")
 
 
 def encode_slot(stanzas: Sequence[Stanza], *, slot_bytes: int) -> bytes:
@@ -153,5 +166,27 @@ def _stanza(value: Value) -> Stanza:
     return Stanza(kind=cast(str, value["type"]), key_id=key_id, body=cast(bytes, value["body"]))
 
 
-def _associated_data(kind: str, key_id: RandomId) -> bytes:
-    return domain_tag("sealed/stanza", kind.encode(), key_id.value)
+def _open_hpke(stanzas: Sequence[Stanza], identity: Identity, binding: Binding) -> tuple[RandomId, bytes]:
+    key = cast(RecipientPrivateKey, identity)
+    for stanza in stanzas:
+        if stanza.key_id == key.key_id and stanza.kind == key.suite.value:
+            bound = stanza_data(stanza.kind, stanza.key_id)
+            try:
+                return stanza.key_id, kem.open_once(key, stanza.body, info=binding.info, associated_data=bound)
+            except (KeyMismatch, IntegrityError) as error:
+                raise IntegrityError("recipients: the stanza for this key was altered") from error
+    raise KeyMismatch(NO_STANZA)
+
+
+def _open_other(stanzas: Sequence[Stanza], identity: Identity, binding: Binding) -> tuple[RandomId, bytes]:
+    unwrapper = cast(KeyUnwrapper, identity)
+    mine = [each for each in stanzas if each.kind == unwrapper.kind]
+    if len(mine) > MAX_TRIES:
+        raise InputError(f"recipients: expected at most {MAX_TRIES} of type {unwrapper.kind}, got {len(mine)}")
+    mismatch = KeyMismatch(NO_STANZA)
+    for stanza in mine:
+        try:
+            return stanza.key_id, unwrapper.unwrap(stanza, binding)
+        except KeyMismatch as error:
+            mismatch = error
+    raise mismatch

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey
 from mibao.errors import InputError
 from mibao.sealed import opening, recipients
 from mibao.sealed.file_keys import FileKeys
 from mibao.sealed.layout import PREAMBLE_BYTES, Preamble
 from mibao.sealed.opening import Envelope
-from mibao.sealed.recipients import Stanza
+from mibao.sealed.recipients import Identity, Recipient
 from mibao.sealed.sealing import signed_selector
 from mibao.sealed.source import ByteSource
+from mibao.sealed.unlock import Stanza
 from mibao.types import RandomId
 
 
@@ -40,9 +40,9 @@ class Rewrap:
 
 def plan(
     source: ByteSource,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     *,
-    add: Sequence[RecipientPublicKey],
+    add: Sequence[Recipient],
     remove: Sequence[RandomId],
 ) -> Rewrap:
     """The new list: the old one without ``remove`` and with ``add`` behind.
@@ -53,13 +53,13 @@ def plan(
         KeyMismatch: not sealed to ``identity``.
     """
     envelope = opening.read_unverified(source)
-    header, keys = opening.unlock(source, envelope, identity)
+    header, keys, _ = opening.unlock(source, envelope, identity)
     missing = set(remove) - {each.key_id for each in header.stanzas}
     if missing:
         raise InputError(f"recipients: not on this file's list: {', '.join(sorted(map(str, missing)))}")
     kept = [each for each in header.stanzas if each.key_id not in remove]
-    recipients.check_recipients([each.key_id for each in kept] + [each.key_id for each in add])
     added = [recipients.wrap(keys, each, signer=envelope.manifest.signer) for each in add]
+    recipients.check_recipients(kept + added)
     return Rewrap(
         envelope=envelope,
         keys=keys,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mibao.crypto.aead import TAG_BYTES
-from mibao.crypto.keys import RecipientPublicKey, SignerPrivateKey
+from mibao.crypto.keys import SignerPrivateKey
 from mibao.crypto.sign import SIGNATURE_BYTES
 from mibao.events import ModelSealed
 from mibao.sealed import manifest as manifests
@@ -24,6 +24,7 @@ from mibao.sealed.layout import (
 )
 from mibao.sealed.manifest import Manifest, PartFacts
 from mibao.sealed.model_table import Layout, ModelTable, PartTable
+from mibao.sealed.recipients import Recipient
 from mibao.sealed.source import ByteSink, ByteSource
 from mibao.sealed.workers import Progress, over, silent, thread_count
 from mibao.types import RandomId
@@ -81,7 +82,7 @@ def seal_to(
     sink: ByteSink,
     model: SourceModel,
     *,
-    to: Sequence[RecipientPublicKey],
+    to: Sequence[Recipient],
     signer: SignerPrivateKey,
     model_id: str,
     version: int,
@@ -100,8 +101,9 @@ def seal_to(
         InputError: the source, the recipients, the model id or the version are not what can be sealed.
         IntegrityError: the source ended before its size.
     """
-    recipients.check_recipients([each.key_id for each in to])
     keys = FileKeys(file_key, file_id)
+    stanzas = [recipients.wrap(keys, each, signer=signer.key_id) for each in to]
+    recipients.check_recipients(stanzas)
     cut = [
         PartChunks(number, part.table.segment_lengths(part.data_bytes), chunk_bytes=chunk_bytes)
         for number, part in enumerate(model.parts)
@@ -122,7 +124,6 @@ def seal_to(
         shards=tuple(blank[:split]),
         side_files=tuple(blank[split:]),
     )
-    stanzas = [recipients.wrap(keys, each, signer=signer.key_id) for each in to]
     preamble = Preamble(
         slot_bytes=recipients.slot_bytes_for(stanzas),
         manifest_bytes=len(manifests.encode(draft)),  # roots have one length, whatever they are
@@ -135,7 +136,7 @@ def seal_to(
     manifest = replace(draft, shards=tuple(facts[:split]), side_files=tuple(facts[split:]))
     header = _header(preamble, keys, manifest, signer, recipients.encode_slot(stanzas, slot_bytes=preamble.slot_bytes))
     sink.write_at(0, b"".join([header, sealed_table, *indexes, bytes(preamble.data_at - preamble.padding_at)]))
-    return _report(model, manifest, recipients_=tuple(each.key_id for each in to), data_at=preamble.data_at)
+    return _report(model, manifest, recipients_=tuple(each.key_id for each in stanzas), data_at=preamble.data_at)
 
 
 def signed_selector(keys: FileKeys, preamble: Preamble, slot: bytes, *, active: int, rewrapping: bool) -> Selector:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mibao.codec.tensor_table import TensorSpec
 from mibao.crypto import rng
-from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, SignerPrivateKey, SignerPublicKey
+from mibao.crypto.keys import SignerPrivateKey, SignerPublicKey
 from mibao.errors import InputError
 from mibao.events import ModelOpened
 from mibao.sealed import opening, reading, rewrapping
@@ -32,6 +32,7 @@ from mibao.sealed.files import (
 from mibao.sealed.memory import fresh_memory
 from mibao.sealed.model_table import Layout
 from mibao.sealed.opening import OpenedFile, OpenedPart
+from mibao.sealed.recipients import Identity, Recipient
 from mibao.sealed.rewrapping import Rewrap
 from mibao.sealed.sealing import SealReport, seal_to
 from mibao.sealed.source import ByteSource, read
@@ -98,7 +99,7 @@ def seal(
     source_path: StrPath,
     output_path: StrPath,
     *,
-    recipients: Sequence[RecipientPublicKey],
+    recipients: Sequence[Recipient],
     signer: SignerPrivateKey,
     model_id: str,
     version: int = 1,
@@ -135,7 +136,7 @@ def open_sealed(
     path: StrPath,
     output_path: StrPath | None,
     *,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     signer: SignerPublicKey,
     min_version: int | None = None,
     state: VersionState | None = None,
@@ -168,13 +169,13 @@ def open_sealed(
                 for part in opened.parts:
                     _write_into(opened, part, folder, progress)
                 record(state, opened)
-        return _open_report(opened, identity)
+        return _open_report(opened)
 
 
 def open_bytes(
     path: StrPath,
     *,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     signer: SignerPublicKey,
     min_version: int | None = None,
     state: VersionState | None = None,
@@ -239,7 +240,7 @@ def verify(
         )
 
 
-def inspect(path: StrPath, *, identity: RecipientPrivateKey | None = None) -> Inspection:
+def inspect(path: StrPath, *, identity: Identity | None = None) -> Inspection:
     """What the file says of itself, and with a recipient's key its tensors. No signature is checked.
 
     Raises:
@@ -267,7 +268,7 @@ def inspect(path: StrPath, *, identity: RecipientPrivateKey | None = None) -> In
             data_bytes=sum(part.data_bytes for part in manifest.parts),
             sealed_bytes=source.size,
             recipients=tuple((each.kind, each.key_id) for each in header.stanzas),
-            post_quantum=all(each.kind in recipients_.POST_QUANTUM for each in header.stanzas),
+            post_quantum=all(recipients_.is_post_quantum(each) for each in header.stanzas),
             rewrap_interrupted=header.selector.rewrapping,
             tensors=tensors,
         )
@@ -276,8 +277,8 @@ def inspect(path: StrPath, *, identity: RecipientPrivateKey | None = None) -> In
 def rewrap(
     path: StrPath,
     *,
-    identity: RecipientPrivateKey,
-    add: Sequence[RecipientPublicKey] = (),
+    identity: Identity,
+    add: Sequence[Recipient] = (),
     remove: Sequence[RandomId] = (),
 ) -> tuple[RandomId, ...]:
     """Change who can open the file at ``path``; the ids of its recipients afterwards. Data bytes stay as they are.
@@ -316,7 +317,7 @@ def _enlarge(path: Path, source: FileSource, change: Rewrap) -> None:
 def open_file(
     source: ByteSource,
     *,
-    identity: RecipientPrivateKey,
+    identity: Identity,
     signer: SignerPublicKey,
     min_version: int | None,
     state: VersionState | None,
@@ -357,16 +358,16 @@ def _write_into(opened: OpenedFile, part: OpenedPart, folder: Path, progress: Pr
         _write_part(opened, part, sink, progress)
 
 
-def _open_report(opened: OpenedFile, identity: RecipientPrivateKey) -> OpenReport:
+def _open_report(opened: OpenedFile) -> OpenReport:
     manifest = opened.envelope.manifest
     return OpenReport(
         file_id=manifest.file_id,
         signer=manifest.signer,
         model_id=manifest.model_id,
         version=manifest.version,
-        recipient=identity.key_id,
+        recipient=opened.recipient,
         plaintext_bytes=sum(len(part.table.header) + part.chunks.data_bytes for part in opened.parts),
         event=ModelOpened(
-            file=manifest.file_id, signer=manifest.signer, recipient=identity.key_id, version=manifest.version
+            file=manifest.file_id, signer=manifest.signer, recipient=opened.recipient, version=manifest.version
         ),
     )

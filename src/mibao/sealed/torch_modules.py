@@ -12,6 +12,7 @@ from mibao.sealed import torch_tensors
 from mibao.sealed.files import StrPath
 from mibao.sealed.model import open_model
 from mibao.sealed.opening import OpenedFile
+from mibao.sealed.recipients import Identity
 from mibao.sealed.state_file import VersionState
 from mibao.sealed.torch_tensors import Place, Slice, Wanted
 
