@@ -1,5 +1,8 @@
 """Shapes and types in the package's annotations are checked while its tests run."""
 
+from collections.abc import Iterator
+
+import pytest
 from jaxtyping import install_import_hook
 
 from long_run import pytest_collection_modifyitems, pytest_configure
@@ -11,6 +14,15 @@ __all__ = [
     "pytest_make_collect_report",
     "pytest_runtest_makereport",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands remember the versions they open: here and not in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
 
 # The modules that check the types of what they are given, and say so in their own errors, are left alone.
 _CHECKED = (

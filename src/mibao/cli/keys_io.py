@@ -39,31 +39,38 @@ def read_signer_public(text_or_path: str) -> SignerPublicKey:
     return decode_signer(_public_text(text_or_path))
 
 
-def read_recipient_private(path: Path, passphrase: str | None = None) -> RecipientPrivateKey:
+def read_recipient_private(path: Path, passphrase: str | None = None, *, ask: bool = False) -> RecipientPrivateKey:
     """The recipient's private key in ``path``; a protected one takes ``passphrase``, else $MIBAO_PASSPHRASE.
 
+    Args:
+        ask: The key is said to be protected: with neither, its passphrase is asked for at the terminal.
+
     Raises:
-        InputError: no such file, a damaged or truncated key, a signer's key, or a passphrase missing.
+        InputError: no such file, a damaged or truncated key, a signer's key, or a passphrase missing or not called for.
         KeyMismatch: a wrong passphrase.
     """
     from mibao.crypto.keys import RecipientPrivateKey
 
-    key = _read_private(path, passphrase)
+    key = _read_private(path, passphrase, ask=ask)
     if not isinstance(key, RecipientPrivateKey):
         raise InputError(f"{path}: expected a recipient's private key, got a signer's")
     return key
 
 
-def read_signer_private(path: Path, passphrase: str | None = None) -> SignerPrivateKey:
+def read_signer_private(path: Path, passphrase: str | None = None, *, ask: bool = False) -> SignerPrivateKey:
     """The signer's private key in ``path``; a protected one takes ``passphrase``, else $MIBAO_PASSPHRASE.
 
+    Args:
+        ask: The key is said to be protected: with neither, its passphrase is asked for at the terminal.
+
     Raises:
-        InputError: no such file, a damaged or truncated key, a recipient's key, or a passphrase missing.
+        InputError: no such file, a damaged or truncated key, a recipient's key, or a passphrase missing or not called
+            for.
         KeyMismatch: a wrong passphrase.
     """
     from mibao.crypto.keys import SignerPrivateKey
 
-    key = _read_private(path, passphrase)
+    key = _read_private(path, passphrase, ask=ask)
     if not isinstance(key, SignerPrivateKey):
         raise InputError(f"{path}: expected a signer's private key, got a recipient's (make one: mibao keygen --sign)")
     return key
@@ -132,12 +139,15 @@ def _public_text(text_or_path: str) -> str:
     return _key_line(Path(text_or_path))
 
 
-def _read_private(path: Path, passphrase: str | None) -> RecipientPrivateKey | SignerPrivateKey:
+def _read_private(path: Path, passphrase: str | None, *, ask: bool) -> RecipientPrivateKey | SignerPrivateKey:
     from mibao.crypto import key_text
 
     text = _key_line(path)
-    if passphrase is None and text.startswith(key_text.PREFIX) and key_text.needs_passphrase(text):
-        passphrase = os.environ.get(ENVIRONMENT_VARIABLE)
+    if passphrase is None and text.startswith(key_text.PREFIX):
+        if key_text.needs_passphrase(text):
+            passphrase = ask_passphrase() if ask else os.environ.get(ENVIRONMENT_VARIABLE)
+        elif ask:
+            raise InputError(f"{path}: is not protected by a passphrase: leave out --passphrase")
     return key_text.decode_private(text, passphrase=passphrase)
 
 

@@ -14,7 +14,7 @@ from mibao.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mibao.sealed import Inspection
+    from mibao.sealed import Inspection, VersionState
     from mibao.sealed.workers import Progress
     from mibao.types import RandomId
 
@@ -27,6 +27,23 @@ Signer = Annotated[
 ]
 MinVersion = Annotated[
     int | None, typer.Option("--min-version", metavar="N", help="Refuse a model of a lower version.", min=1)
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", metavar="FILE", help="Where the versions opened before are kept. Default: in your state folder."
+    ),
+]
+RequireState = Annotated[
+    bool, typer.Option("--require-state", help="Refuse a model of which no version was opened before.")
+]
+AcceptRollback = Annotated[
+    bool,
+    typer.Option("--accept-rollback", help="Ask and keep no state: an older version is opened like any other."),
+]
+Passphrase = Annotated[
+    bool,
+    typer.Option("--passphrase", help="The key is protected: ask for its passphrase, or take $MIBAO_PASSPHRASE."),
 ]
 
 
@@ -44,6 +61,7 @@ def seal(
     version: Annotated[
         int, typer.Option("--version", metavar="N", help="Raise it with each release, so that older ones show.", min=1)
     ],
+    passphrase: Passphrase = False,
 ) -> None:
     """Seal a model: encrypted to its recipients, signed by you, so that nobody can alter it unnoticed."""
     from mibao import sealed
@@ -51,7 +69,7 @@ def seal(
 
     _check_absent(output)
     recipients = [read_recipient_public(each) for each in to]
-    signer = read_signer_private(sign)
+    signer = read_signer_private(sign, ask=passphrase)
     with _progress("sealing", _size(source)) as progress:
         report = sealed.seal(
             source,
@@ -71,35 +89,57 @@ def seal(
 
 def open_(
     file: SealedFile,
+    *,
     key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Your private key.")],
     signer: Signer,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DST", help="The file or new folder to write.")],
     min_version: MinVersion = None,
+    state: State = None,
+    require_state: RequireState = False,
+    accept_rollback: AcceptRollback = False,
+    passphrase: Passphrase = False,
 ) -> None:
-    """Open a sealed model: the exact bytes that were sealed, or an error and nothing written."""
+    """Open a sealed model: the exact bytes that were sealed, or an error and nothing written.
+
+    The version is remembered in a file of yours, and an older one refused from then on. Whoever can delete that file
+    can bring an older one back.
+    """
     from mibao import sealed
     from mibao.cli.keys_io import read_recipient_private, read_signer_public
 
     _check_absent(output)
-    pinned = read_signer_public(signer)
-    identity = read_recipient_private(key)
+    pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
+    identity = read_recipient_private(key, ask=passphrase)
     with _progress("opening", _size(file)) as progress:
         report = sealed.open_sealed(
-            file, output, identity=identity, signer=pinned, min_version=min_version, progress=progress
+            file, output, identity=identity, signer=pinned, min_version=min_version, state=kept, progress=progress
         )
     _console().print(f"opened  {output}  {report.plaintext_bytes:,} bytes", markup=False)
     _console().print(f"        {report.model_id} version {report.version}", markup=False)
     _console().print(f"        file {report.file_id}, signer {report.signer}", style="dim")
+    if kept is not None:
+        _console().print(f"        older versions are refused from now on: {kept.path}", style="dim", markup=False)
 
 
-def verify(file: SealedFile, signer: Signer, min_version: MinVersion = None) -> None:
-    """Check a sealed model against its signer without a decryption key. Exit code 1 when it fails."""
+def verify(
+    file: SealedFile,
+    *,
+    signer: Signer,
+    min_version: MinVersion = None,
+    state: State = None,
+    require_state: RequireState = False,
+    accept_rollback: AcceptRollback = False,
+) -> None:
+    """Check a sealed model against its signer without a decryption key. Exit code 1 when it fails.
+
+    A version older than one that you opened is refused. Only `mibao open` remembers versions.
+    """
     from mibao import sealed
     from mibao.cli.keys_io import read_signer_public
 
-    pinned = read_signer_public(signer)
+    pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
     with _progress("verifying", _size(file)) as progress:
-        report = sealed.verify(file, signer=pinned, min_version=min_version, progress=progress)
+        report = sealed.verify(file, signer=pinned, min_version=min_version, state=kept, progress=progress)
     _console().print(f"verified  {file}  {report.sealed_bytes:,} bytes, {_count(report.chunks, 'chunk')}", markup=False)
     _console().print(f"          {report.model_id} version {report.version}", markup=False)
     _console().print(f"          not checked without a recipient's key: {' and '.join(report.unchecked)}", markup=False)
@@ -110,12 +150,15 @@ def inspect(
     key: Annotated[
         Path | None, typer.Option("--key", metavar="KEY", help="A recipient's private key: shows the tensors too.")
     ] = None,
+    passphrase: Passphrase = False,
 ) -> None:
     """Show what a sealed model says of itself. No signature is checked: `mibao verify` does that."""
     from mibao import sealed
     from mibao.cli.keys_io import read_recipient_private
 
-    identity = None if key is None else read_recipient_private(key)
+    if passphrase and key is None:
+        raise InputError("--passphrase: expected with --key, whose passphrase it is")
+    identity = None if key is None else read_recipient_private(key, ask=passphrase)
     found = sealed.inspect(file, identity=identity)
     console = _console()
     for name, value in _facts(found):
@@ -138,6 +181,7 @@ def rewrap(
         list[str] | None,
         typer.Option("--remove", metavar="PUB", help="A recipient to drop: a .pub file, the key in it, or its id."),
     ] = None,
+    passphrase: Passphrase = False,
 ) -> None:
     """Change who can open a sealed model, in place: only the header is written, crash-safe.
 
@@ -151,7 +195,8 @@ def rewrap(
         raise InputError("rewrap: expected --add or --remove")
     added = [read_recipient_public(each) for each in add or []]
     removed = [_recipient_id(each) for each in remove or []]
-    left = sealed.rewrap(file, identity=read_recipient_private(key), add=added, remove=removed)
+    identity = read_recipient_private(key, ask=passphrase)
+    left = sealed.rewrap(file, identity=identity, add=added, remove=removed)
     _console().print(f"rewrapped  {file}  {_count(len(left), 'recipient')}", markup=False)
     for each in left:
         _console().print(f"           {each}", style="dim")
@@ -194,6 +239,16 @@ def _recipient_id(text: str) -> RandomId:
         except ValueError as error:
             raise InputError("--remove: expected a .pub file, a key, or a key's id of 32 hex digits") from error
     return read_recipient_public(text).key_id
+
+
+def _state(path: Path | None, *, required: bool, without: bool) -> VersionState | None:
+    from mibao.sealed import VersionState
+
+    if not without:
+        return VersionState(path, require_known=required)
+    if path is not None or required:
+        raise InputError("--accept-rollback: asks no state, so neither --state nor --require-state goes with it")
+    return None
 
 
 def _check_absent(output: Path) -> None:
