@@ -1,33 +1,43 @@
-"""Large pages for as long as the system has them at hand.
+"""Fresh memory made ready piece by piece, in large pages for as long as the system has them at hand.
 
 A large page costs a sixth of the small ones it replaces, unless a hypervisor has taken the free memory back: then each
-costs milliseconds, while small pages come from memory that is still there. Only trying tells.
+costs milliseconds, while small pages come from memory that is still there. Only trying tells. Small pages that are asked
+for together cost a third less than those that are met one by one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import time
 from collections.abc import Callable
 
-_SLOW_S = 0.003  # CPU time for one chunk: a page at hand takes a tenth of this, the chunk's ciphers as much again
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; the module mmap has no name for it
+_SLOW_S = 0.003  # CPU time until a piece is ready: a large page at hand takes a tenth of this
+_madvise = ctypes.CDLL(None).madvise  # unlike the method of mmap, it lets other threads run meanwhile
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
-def watched(out: memoryview, fill: Callable[[int], None]) -> Callable[[int], None]:
-    """``fill``, which writes into ``out``; when it gets slow, the rest of ``out`` is left to small pages."""
+def readier(out: memoryview) -> Callable[[int, int], None]:
+    """A function that makes the bytes ``[begin, end)`` of ``out`` ready to be written, if ``out`` is a mapping.
+
+    It only saves time: where it can do nothing, pages become ready when they are first written.
+    """
     pages = out.obj
-    if not isinstance(pages, mmap.mmap):
-        return fill
+    if not isinstance(pages, mmap.mmap) or out.nbytes != len(pages):
+        return lambda begin, end: None
+    base = ctypes.addressof(ctypes.c_char.from_buffer(out))
     large = True
 
-    def fill_and_watch(number: int) -> None:
+    def ready(begin: int, end: int) -> None:
         nonlocal large
+        first = begin // mmap.PAGESIZE * mmap.PAGESIZE
         started = time.thread_time()
-        fill(number)
+        _madvise(base + first, end - first, _POPULATE_WRITE)
         if large and time.thread_time() - started > _SLOW_S:
             large = False
             with contextlib.suppress(OSError):  # advice only
                 pages.madvise(mmap.MADV_NOHUGEPAGE)
 
-    return fill_and_watch
+    return ready

@@ -14,7 +14,7 @@ from mibao.crypto.aead import TAG_BYTES
 from mibao.errors import IntegrityError
 from mibao.sealed import merkle
 from mibao.sealed.chunks import Chunk
-from mibao.sealed.large_pages import watched
+from mibao.sealed.large_pages import readier
 from mibao.sealed.layout import INDEX_ENTRY_BYTES
 from mibao.sealed.memory import fresh_memory
 from mibao.sealed.opening import Envelope, OpenedFile, OpenedPart, read_indexes
@@ -71,6 +71,7 @@ def decrypt_into(opened: OpenedFile, part: OpenedPart, counters: range, out: mem
     if not counters:
         return
     origin = part.chunks[counters[0]].begin
+    ready = readier(out)
 
     def worker() -> Callable[[int], None]:
         read_checked = _checked_reader(opened, part)
@@ -78,9 +79,10 @@ def decrypt_into(opened: OpenedFile, part: OpenedPart, counters: range, out: mem
         def decrypt(counter: int) -> None:
             chunk = part.chunks[counter]
             place = chunk.begin - origin
+            ready(place, place + chunk.length)
             read_checked(chunk, out[place : place + chunk.length])
 
-        return watched(out, decrypt)
+        return decrypt
 
     try:
         over(counters, worker, threads=thread_count(out.nbytes))
