@@ -1,8 +1,8 @@
 """Fresh memory made ready piece by piece, in large pages for as long as the system has them at hand.
 
-A large page costs a sixth of the small ones it replaces, unless a hypervisor has taken the free memory back: then each
-costs milliseconds, while small pages come from memory that is still there. Only trying tells. Small pages that are asked
-for together cost a third less than those that are met one by one.
+A large page costs a sixth of the small ones it replaces, unless a hypervisor has taken the free memory back: then it
+costs milliseconds, while small pages come from memory that is still there. Only trying tells. Small pages asked for
+together cost a third less than those met one by one.
 """
 
 from __future__ import annotations
