@@ -29,7 +29,7 @@ from mibao.sealed.source import ByteSink, ByteSource
 from mibao.sealed.workers import Progress, over, silent, thread_count
 from mibao.types import RandomId
 
-CHUNK_BYTES = 1 << 18  # measured: fits a core's private cache together with its ciphertext
+CHUNK_BYTES = 1 << 19  # measured: as fast as 1 MiB and finer; 256 KiB spends more on each chunk's bookkeeping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
