@@ -5,14 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mibao.codec import tensor_table
 from mibao.crypto import rng
 from mibao.errors import InputError, IntegrityError
-from mibao.sealed import model_table
+from mibao.sealed import model_table, writeback
 from mibao.sealed.model_table import Layout, PartFormat
 from mibao.sealed.sealing import SourceModel, SourcePart
 from mibao.sealed.source import read
@@ -23,6 +24,7 @@ INDEX_SUFFIX = ".safetensors.index.json"
 PUBLIC_MODE = 0o666  # as the user's umask has it
 SECRET_MODE = 0o600
 MAX_INDEX_JSON_BYTES = 1 << 26
+_PARTIAL = ".mibao-partial"
 
 
 class FileSource:
@@ -71,10 +73,11 @@ class FileSink:
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of ``data`` at ``offset``."""
-        view = memoryview(data)
+        view, end = memoryview(data), offset
         while view.nbytes:
-            count = os.pwrite(self.descriptor, view, offset)
-            view, offset = view[count:], offset + count
+            count = os.pwrite(self.descriptor, view, end)
+            view, end = view[count:], end + count
+        writeback.started(self.descriptor, offset, end)
 
     def sync(self) -> None:
         """Return once everything written is durable."""
@@ -85,12 +88,14 @@ class FileSink:
 def whole_file(path: Path, *, mode: int) -> Iterator[FileSink]:
     """A sink whose bytes stand at ``path`` once the block ends well; if it does not, nothing does.
 
+    What a killed run for the same path left behind is removed.
+
     Raises:
         InputError: the file cannot be written there.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{rng.random_bytes(8).hex()}")
     try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        _remove_stale(path)
+        temporary, descriptor = _claimed_file(path, mode)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     try:
@@ -130,14 +135,19 @@ def locked(path: Path) -> Iterator[FileSink]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that stands at ``path`` once the block ends well; if it does not, nothing does.
 
+    What a killed run for the same path left behind is removed.
+
     Raises:
         InputError: something stands there already, or it cannot be made.
     """
     if path.exists():
         raise InputError(f"{path}: already exists")
-    temporary = path.with_name(f".{path.name[:200]}.{rng.random_bytes(8).hex()}")
     try:
-        temporary.mkdir(mode=0o700)
+        _remove_stale(path)
+        temporary, descriptor = _claimed_folder(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
         yield temporary
         temporary.rename(path)
     except OSError as error:
@@ -146,6 +156,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         _discard_folder(temporary)
         raise
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def file_within(path: Path, *, mode: int) -> Iterator[FileSink]:
+    """A sink over a new file in a folder of :func:`whole_folder`, with which it appears or does not."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        yield FileSink(descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     sync_folder(path.parent)
 
 
@@ -226,6 +251,63 @@ def _check_index(side: SourcePart, shards: tuple[SourcePart, ...]) -> None:
     held = {(shard.table.name, tensor.name) for shard in shards for tensor in shard.table.tensors}
     if any((f"{prefix}{file}", tensor) not in held for tensor, file in weight_map.items()):
         raise InputError(f"{side.table.name}: names a tensor that its shard does not hold")
+
+
+def _name_start(path: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(path.name)[:200])}."  # a name has at most 255 bytes
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_name_start(path)}{rng.random_bytes(8).hex()}{_PARTIAL}")
+
+
+def _claimed_file(path: Path, mode: int) -> tuple[Path, int]:
+    """A new file to write what shall stand at ``path``, locked for as long as its descriptor is open."""
+    while True:
+        temporary = _temporary(path)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        if _is_claimed(temporary, descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _claimed_folder(path: Path) -> tuple[Path, int]:
+    """A new folder likewise."""
+    while True:
+        temporary = _temporary(path)
+        temporary.mkdir(mode=0o700)
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if _is_claimed(temporary, descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _is_claimed(temporary: Path, descriptor: int) -> bool:
+    """Whether it is ours: another run may have taken it for stale before it was locked."""
+    with suppress(OSError):  # a file system without locks: nobody takes it for stale there
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return temporary.exists()
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what runs that died while they wrote ``path`` left beside it; their locks went with them."""
+    stale = re.compile(re.escape(_name_start(path)) + "[0-9a-f]{16}" + re.escape(_PARTIAL))
+    for found in path.parent.iterdir():
+        if not stale.fullmatch(found.name):
+            continue
+        with suppress(OSError):  # still being written, just gone, or not ours to remove
+            descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if found.is_dir():
+                    _discard_folder(found)
+                else:
+                    found.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _discard(descriptor: int, temporary: Path) -> None:

@@ -24,6 +24,7 @@ from mibao.sealed.files import (
     FileSink,
     FileSource,
     StrPath,
+    file_within,
     locked,
     source_model,
     whole_file,
@@ -293,9 +294,10 @@ def rewrap(
     with FileSource(Path(path)) as source, locked(Path(path)) as sink:
         change = rewrapping.plan(source, identity, add=add, remove=remove)
         if change.fits:
-            for offset, data in rewrapping.steps(change):
+            for step, (offset, data) in enumerate(rewrapping.steps(change)):
+                if step:
+                    sink.sync()  # what was written is durable before the next step; the last one only tidies up
                 sink.write_at(offset, data)
-                sink.sync()
         else:
             _enlarge(Path(path), source, change)
     return tuple(each.key_id for each in change.stanzas)
@@ -352,9 +354,7 @@ def _write_part(opened: OpenedFile, part: OpenedPart, sink: FileSink, progress: 
 
 
 def _write_into(opened: OpenedFile, part: OpenedPart, folder: Path, progress: Progress) -> None:
-    target = folder / part.table.name
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with whole_file(target, mode=SECRET_MODE) as sink:
+    with file_within(folder / part.table.name, mode=SECRET_MODE) as sink:
         _write_part(opened, part, sink, progress)
 
 
