@@ -4,6 +4,7 @@
 :func:`rewrap` work on files, :func:`open_model` gives a model's tensors without writing plaintext anywhere.
 """
 
+from mibao.sealed.adapters import adapter_from_sealed
 from mibao.sealed.model import LazyTensor, SealedModel, open_model, open_model_from_anyone
 from mibao.sealed.refusals import refusal
 from mibao.sealed.safe_open import safe_open
@@ -22,6 +23,7 @@ from mibao.sealed.store import (
 )
 from mibao.sealed.torch_modules import load_into
 from mibao.sealed.torch_tensors import load_torch
+from mibao.sealed.transformers_models import from_sealed
 
 __all__ = [
     "Inspection",
@@ -31,7 +33,9 @@ __all__ = [
     "SealedModel",
     "VerifyReport",
     "VersionState",
+    "adapter_from_sealed",
     "default_state_path",
+    "from_sealed",
     "inspect",
     "load_into",
     "load_torch",

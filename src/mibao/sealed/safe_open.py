@@ -10,7 +10,7 @@ import numpy as np
 
 from mibao.codec import tensor_table
 from mibao.codec.tensor_table import TensorSpec
-from mibao.crypto.keys import RecipientPrivateKey, SignerPublicKey
+from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.sealed import reading, torch_tensors
 from mibao.sealed.files import StrPath
@@ -18,6 +18,7 @@ from mibao.sealed.memory import fresh_memory
 from mibao.sealed.model import open_model
 from mibao.sealed.numpy_types import numpy_dtype
 from mibao.sealed.opening import OpenedFile, OpenedPart
+from mibao.sealed.recipients import Identity
 from mibao.sealed.state_file import VersionState
 
 _FRAMEWORKS = {"pt": "pt", "torch": "pt", "pytorch": "pt", "np": "np", "numpy": "np"}
@@ -46,7 +47,7 @@ class safe_open:  # noqa: N801  # the name that is replaced
         framework: str,
         device: str | int = "cpu",
         *,
-        identity: RecipientPrivateKey,
+        identity: Identity,
         signer: SignerPublicKey,
         min_version: int | None = None,
         state: VersionState | None = None,
