@@ -26,7 +26,6 @@ from mibao.sealed.files import (
     StrPath,
     file_within,
     locked,
-    source_model,
     whole_file,
     whole_folder,
 )
@@ -37,6 +36,7 @@ from mibao.sealed.recipients import Identity, Recipient
 from mibao.sealed.rewrapping import Rewrap
 from mibao.sealed.sealing import SealReport, seal_to
 from mibao.sealed.source import ByteSource, read
+from mibao.sealed.source_files import source_model
 from mibao.sealed.state_file import VersionState
 from mibao.sealed.workers import Progress, silent
 from mibao.types import RandomId
