@@ -67,6 +67,22 @@ def test_a_kept_state_that_was_altered_in_any_byte_is_refused(known, data):
         state.decode(bytes(kept))
 
 
+FROZEN = b"""{"format": 1, "checksum": "c", "models": [
+{"signer": "01010101010101010101010101010101", "model_id": "acme/\\u6a21\\u578b", "version": 7, "manifest": "m"},
+{"signer": "0101010101010101010101010101010f", "model_id": "a", "version": 9223372036854775807, "manifest": "m"}
+]}
+""".replace(b'"m"', b'"' + b"ab" * 32 + b'"').replace(
+    b'"c"', b'"15f454825a1cb1791ef81c451fecf98ed7782ec893fc4fd34ae56e675a21b69e"'
+)
+
+
+def test_a_state_of_this_format_is_read_forever():
+    assert state.decode(FROZEN) == {
+        (RandomId(b"\1" * 16), "acme/模型"): state.Release(version=7, manifest_hash=b"\xab" * 32),
+        (RandomId(b"\1" * 15 + b"\x0f"), "a"): state.Release(version=2**63 - 1, manifest_hash=b"\xab" * 32),
+    }
+
+
 @pytest.mark.parametrize(
     "kept",
     [b"", b"[]", b"null", b"{", b"\xff", b'{"models": 3}', b'{"models": [[]]}', b"[" * 5000, b" " * ((1 << 24) + 1)],

@@ -1,7 +1,7 @@
 """What a reader remembers of the models it opened, so that an older one is refused the next time.
 
 For each signer and model id: the highest version opened, and the hash of its manifest. Source:
-docs/spec/sealed-model.md, section 8.
+docs/spec/sealed-model.md, section 5.1.
 """
 
 from __future__ import annotations
