@@ -51,7 +51,7 @@ def load_into(
     """
     torch = torch_tensors.import_torch()
     with (
-        _refusing_until_done(module),
+        refusing_until_done(module),
         open_model(path, identity=identity, signer=signer, min_version=min_version, state=state) as model,
         torch.no_grad(),
     ):
@@ -133,7 +133,7 @@ class _Refusal:
 
 
 @contextmanager
-def _refusing_until_done(module: torch.nn.Module) -> Iterator[None]:
+def refusing_until_done(module: torch.nn.Module) -> Iterator[None]:
     """Every module in ``module`` refuses to run from here on, unless the block ends well."""
     each: Any
     for each in module.modules():
