@@ -58,7 +58,7 @@ def test_what_is_kept_comes_back(known):
     assert state.decode(state.encode(known)) == known
 
 
-@settings(max_examples=counts(short=200, long=5000), deadline=None)
+@settings(max_examples=counts(short=200, long=2000), deadline=None)
 @given(knowns, st.data())
 def test_a_kept_state_that_was_altered_in_any_byte_is_refused(known, data):
     kept = bytearray(state.encode(known))
@@ -94,7 +94,7 @@ def test_a_file_that_is_no_state_is_refused(kept):
 
 def test_a_cut_or_extended_state_is_refused():
     kept = state.encode({(RandomId(b"s" * 16), "m"): state.Release(version=1, manifest_hash=bytes(32))})
-    for wrong in (kept[:-1], kept + b"\n", kept.replace(b'"version": 1', b'"version": 1.0')):
+    for wrong in (kept[:-1], kept + b"\n", kept.replace(b": 1,", b": 1.0,"), kept.replace(b": 1,", b": 1e999,")):
         with pytest.raises(IntegrityError, match=r"^state: damaged"):
             state.decode(wrong)
 
@@ -264,14 +264,17 @@ def test_the_file_is_the_owners_alone_and_says_what_was_opened(tmp_path):
 
 RECORDER = """
 import sys
+from dataclasses import replace
 import sealed_kit as kit
 from mibao.sealed import VersionState, opening
 from mibao.sealed.source import MemorySource
 
 keep = VersionState(sys.argv[1])
+first = opening.read_verified(MemorySource(kit.sealed_bytes()), signer=kit.VENDOR.public).manifest
+print("ready", flush=True)
+sys.stdin.readline()
 for number in range(int(sys.argv[3])):
-    data = kit.sealed_bytes(model_id=f"{sys.argv[2]}/{number}", version=number + 1)
-    keep.record(opening.read_verified(MemorySource(data), signer=kit.VENDOR.public).manifest)
+    keep.record(replace(first, model_id=f"{sys.argv[2]}/{number}", version=number + 1))
 """
 
 
@@ -279,8 +282,17 @@ def test_two_processes_at_once_lose_nothing(tmp_path):
     count = counts(short=15, long=150)
     command = [sys.executable, "-c", RECORDER, tmp_path / "state"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    running = [subprocess.Popen([*command, name, str(count)], env=environment) for name in ("a", "b", "c")]
-    assert [each.wait(timeout=120) for each in running] == [0, 0, 0]
+    running = [
+        subprocess.Popen([*command, name, str(count)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in ("a", "b", "c")
+    ]
+    assert [each.stdout.readline() for each in running] == [b"ready\n"] * 3
+    for each in running:
+        each.stdin.write(b"\n")
+        each.stdin.flush()
+    for each in running:
+        each.communicate(timeout=120)
+        assert each.returncode == 0
     known = state.decode((tmp_path / "state").read_bytes())
     expected = {(f"{name}/{number}", number + 1) for name in "abc" for number in range(count)}
     assert {(model_id, release.version) for (_, model_id), release in known.items()} == expected

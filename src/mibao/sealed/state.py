@@ -118,7 +118,9 @@ def decode(data: bytes) -> Known:
     return known
 
 
-def _model(value: dict[str, str | int]) -> tuple[Line, Release]:
-    signer, manifest_hash = bytes.fromhex(str(value["signer"])), bytes.fromhex(str(value["manifest"]))
-    release = Release(version=int(value["version"]), manifest_hash=manifest_hash)
-    return (RandomId(signer), str(value["model_id"])), release
+def _model(value: dict[str, object]) -> tuple[Line, Release]:
+    match value:
+        case {"signer": str(signer), "model_id": str(model_id), "version": int(version), "manifest": str(manifest)}:
+            release = Release(version=version, manifest_hash=bytes.fromhex(manifest))
+            return (RandomId(bytes.fromhex(signer)), model_id), release
+    raise ValueError
