@@ -4,6 +4,8 @@ import ctypes
 import gc
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +164,43 @@ def test_after_closing_nothing_of_the_weights_is_left_in_the_process(tmp_path, l
             assert copies(process.pid, secret) == 0
         finally:
             process.kill()
+
+
+DUMPED = """
+import os, resource, sys
+import sealed_kit as kit
+from mibao import sealed
+
+resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+model = sealed.open_model(sys.argv[1], identity=kit.ALICE, signer=kit.VENDOR.public)
+held = [model.load_numpy(), model["w"].raw(), model.rows("w", 0, 300)]
+copied = bytearray(held[1]) if sys.argv[2] == "a copy of ours too" else None
+os.abort()
+"""
+
+
+@pytest.mark.parametrize("held", ["the model's memory alone", "a copy of ours too"])
+def test_a_core_dump_holds_copies_made_outside_and_nothing_of_the_models_memory(tmp_path, held):
+    secret = b"A_Secret_Weight" * 8
+    weights = np.frombuffer(secret * 300, "u1").reshape(300, -1)
+    (tmp_path / "m").write_bytes(kit.sealed_bytes(("m.safetensors", save({"w": weights}))))
+    done = subprocess.run(
+        [sys.executable, "-c", DUMPED, "m", held],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGABRT
+    dumps = list(tmp_path.glob("core*"))
+    if not dumps:  # handed to a program, or kept from us by a limit: the kernel's flags are tested above
+        pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+        hard_limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        assert not pattern.startswith("core") or hard_limit != resource.RLIM_INFINITY
+        return
+    assert (dumps[0].read_bytes().count(secret) >= 300) is (held == "a copy of ours too")
+    if held == "the model's memory alone":
+        assert secret not in dumps[0].read_bytes()
 
 
 def test_a_failed_load_keeps_nothing_in_use(path):

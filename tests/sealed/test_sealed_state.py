@@ -179,11 +179,11 @@ def test_a_damaged_state_opens_nothing(open_, tmp_path, kept):
 def test_a_state_that_cannot_be_read_or_written_opens_nothing(open_, tmp_path):
     path = written(tmp_path / "m.mibao", 3)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=r"^state: .*: Is a directory$"):
+    with pytest.raises(InputError, match=r"^state: .*: Is a directory; keep it in another file"):
         open_(path, keep=VersionState(tmp_path / "folder"))
-    with pytest.raises(InputError, match=r"^state: .*: Not a directory$"):
+    with pytest.raises(InputError, match=r"^state: .*: Not a directory; keep it"):
         open_(path, keep=VersionState(path / "state"))
-    with pytest.raises(InputError, match=r"^state: /proc/.*: No such file or directory$"):
+    with pytest.raises(InputError, match=r"^state: /proc/.*: No such file or directory; keep"):
         open_(path, keep=VersionState("/proc/none/state"))
     assert not path.with_suffix(".out").exists()
 

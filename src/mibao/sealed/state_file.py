@@ -15,6 +15,7 @@ from mibao.sealed.manifest import Manifest
 from mibao.sealed.state import Known
 
 FILE_NAME = "sealed-versions"
+ELSEWHERE = "keep it in another file (--state), or accept that older versions are not seen (--accept-rollback)"
 
 
 def default_state_path() -> Path:
@@ -89,7 +90,7 @@ class VersionState:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise InputError(f"state: {self.path}: {error.strerror}") from error
+            raise InputError(f"state: {self.path}: {error.strerror}; {ELSEWHERE}") from error
         try:
             return state.decode(data)
         except IntegrityError as error:
@@ -103,7 +104,7 @@ class VersionState:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
         except OSError as error:
-            raise InputError(f"state: {path}: {error.strerror}") from error
+            raise InputError(f"state: {path}: {error.strerror}; {ELSEWHERE}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
