@@ -128,3 +128,61 @@ def test_key_files_that_are_not_are_refused(tmp_path: Path) -> None:
 def test_version_and_help_work_with_a_closed_standard_input(tmp_path: Path) -> None:
     assert mibao("--version", cwd=tmp_path).stdout.startswith("mibao 0.")
     assert "keygen" in mibao("--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("name", ["密钥.key", "clé.key", "a\nb.key", "with space", "b[red].key"])
+def test_a_key_file_of_any_name_is_read_back_and_shown_as_it_is(name: str, tmp_path: Path) -> None:
+    result = mibao("keygen", "-o", name, "--sign", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert name in result.stdout
+    private = keys_io.read_signer_private(tmp_path / name)
+    assert keys_io.read_signer_public(str((tmp_path / name).with_suffix(".pub"))) == private.public
+
+
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_a_name_that_names_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    result = mibao("keygen", "-o", name, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "expected a name for the private key" in result.stderr
+    assert files(tmp_path) == []
+
+
+def test_a_private_key_pasted_where_its_file_belongs_is_not_repeated(tmp_path: Path) -> None:
+    mibao("keygen", "-o", "v.key", "--sign", cwd=tmp_path)
+    secret = (tmp_path / "v.key").read_text().splitlines()[-1]
+    result = mibao(
+        *[
+            "seal",
+            "x.safetensors",
+            "-o",
+            "x.mibao",
+            "--to",
+            secret,
+            "--sign",
+            secret,
+            "--model-id",
+            "x",
+            "--version",
+            "1",
+        ],
+        cwd=tmp_path,
+    )
+    assert result.returncode == 2
+    assert secret.rsplit(".", 1)[-1] not in result.stdout + result.stderr
+
+
+def test_a_passphrase_in_the_environment_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    environment = {**os.environb, b"MIBAO_PASSPHRASE": b"geheim\xff"}
+    result = subprocess.run(
+        [sys.executable, "-m", "mibao", "--debug", "keygen", "-o", "a.key", "--passphrase"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "error: passphrase: expected text in UTF-8" in result.stderr
+    assert "geheim" not in result.stderr
+    assert files(tmp_path) == []

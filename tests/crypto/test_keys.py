@@ -94,7 +94,7 @@ def test_a_private_key_leaks_through_no_side_door(suite: RecipientSuite | Signer
         assert "AAAA" not in shown
         assert secret.hex() not in shown
         assert base64.b64encode(secret).decode() not in shown
-    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy, type(key).__getstate__):
         with pytest.raises(TypeError, match="cannot be pickled or copied"):
             leak(key)
     assert not hasattr(key, "__dict__")
@@ -158,3 +158,32 @@ def test_a_seed_of_another_length_is_refused(suite: RecipientSuite | SignerSuite
     make = keys.generate_recipient if isinstance(suite, RecipientSuite) else keys.generate_signer
     with pytest.raises(InputError, match=f"seed of {keys.SEED_BYTES[suite]} bytes, got 5"):
         make(suite, bytes(5))
+
+
+SMALL_ORDER = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # 0, not reduced
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",  # 1, not reduced
+]
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_a_signer_of_small_order_is_refused(point: str) -> None:
+    with pytest.raises(InputError, match="small order"):
+        keys.SignerPublicKey(SignerSuite.ED25519, bytes.fromhex(point))
+    with pytest.raises(InputError, match="small order"):
+        keys.SignerPublicKey(SignerSuite.ED25519_MLDSA65, bytes.fromhex(point) + bytes(1952))
+
+
+def test_a_passphrase_that_is_no_text_is_refused_without_showing_it() -> None:
+    with pytest.raises(InputError, match="expected text in UTF-8") as caught:
+        key_text.decode_private(protected(), passphrase="geheim\udcff")
+    assert caught.value.__cause__ is None
+    assert "geheim" not in str(caught.value)

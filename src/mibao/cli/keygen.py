@@ -39,6 +39,7 @@ def keygen(
     A recipient's key opens models that were sealed to it. A signer's key (--sign) vouches for models and ledgers.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from mibao.cli import keys_io
     from mibao.crypto import keys, rng
@@ -54,8 +55,8 @@ def keygen(
     public_path = keys_io.write_pair(output, key, passphrase=secret)
     console = Console(highlight=False, soft_wrap=True)
     protection = "protected by your passphrase" if secret else "not protected by a passphrase"
-    console.print(f"[bold]{output}[/bold]  private, {protection}: keep it to yourself", markup=True)
-    console.print(f"[bold]{public_path}[/bold]  public: hand it out")
+    console.print(Text.assemble((str(output), "bold"), f"  private, {protection}: keep it to yourself"))
+    console.print(Text.assemble((str(public_path), "bold"), "  public: hand it out"))
     console.print(f"{key.public.kind}, {key.suite.value}, id {key.key_id}", style="dim")
 
 

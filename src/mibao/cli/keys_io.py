@@ -86,6 +86,8 @@ def write_pair(path: Path, key: RecipientPrivateKey | SignerPrivateKey, *, passp
     from mibao.crypto.aead import NONCE_BYTES
     from mibao.crypto.keys import encode_public
 
+    if path.name in ("", ".."):
+        raise InputError(f"{path}: expected a name for the private key, such as alice.key")
     public_path = path.with_suffix(".pub")
     if public_path == path:
         raise InputError(f"{path}: expected a name for the private key, such as alice.key; .pub is the public one's")
@@ -98,8 +100,8 @@ def write_pair(path: Path, key: RecipientPrivateKey | SignerPrivateKey, *, passp
         salt, nonce = rng.random_bytes(key_text.SALT_BYTES), rng.random_bytes(NONCE_BYTES)
         secret_text = key_text.encode_protected(key, passphrase=passphrase, salt=salt, nonce=nonce)
     public_text = encode_public(key.public)
-    heading = f"# mibao private key ({key.public.kind}, {key.suite.value}). Keep it secret.\n"
-    _write_new(path, f"{heading}# public key: {path.with_suffix('.pub').name}, id {key.key_id}\n{secret_text}\n", 0o600)
+    heading = f"# mibao private key ({key.public.kind}, {key.suite.value}). Keep it secret.\n# id {key.key_id}\n"
+    _write_new(path, f"{heading}{secret_text}\n", 0o600)
     try:
         _write_new(public_path, public_text + "\n", 0o644)
     except OSError:
@@ -152,18 +154,17 @@ def _read_private(path: Path, passphrase: str | None, *, ask: bool) -> Recipient
 
 
 def _key_line(path: Path) -> str:
+    if str(path).startswith("mibao1-secret."):
+        # Never repeated: whoever pasted a private key here must not find it in a log as well.
+        raise InputError("expected the name of a key file, got the text of a private key")
     if not path.is_file():
         raise InputError(f"{path}: expected a key file, and there is none")
     with path.open("rb") as file:
         content = file.read(MAX_KEY_FILE_BYTES + 1)
-    try:
-        text = content.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected a key file, got something else") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if len(content) > MAX_KEY_FILE_BYTES or len(lines) != 1:
+    lines = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith(b"#")]
+    if len(content) > MAX_KEY_FILE_BYTES or len(lines) != 1 or not lines[0].isascii():
         raise InputError(f"{path}: expected a key file with one key in it, got something else or a truncated one")
-    return lines[0]
+    return lines[0].decode("ascii")
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:

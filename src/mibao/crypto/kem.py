@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import NoReturn
 
@@ -50,15 +49,20 @@ class HpkeAead(Enum):
     AES_256_GCM = (0x0002, 32)
 
 
-@dataclass(slots=True)
 class _Context:
-    _key: bytes = field(repr=False)
-    _base_nonce: bytes = field(repr=False)
-    _exporter_secret: bytes = field(repr=False)
-    _suite_id: bytes = field(repr=False)
-    _sequence: int = field(default=0, repr=False)
+    __slots__ = ("_base_nonce", "_exporter_secret", "_key", "_sequence", "_suite_id")
+
+    def __init__(self, key: bytes, base_nonce: bytes, exporter_secret: bytes, suite_id: bytes) -> None:
+        self._key, self._base_nonce, self._exporter_secret, self._suite_id = key, base_nonce, exporter_secret, suite_id
+        self._sequence = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
     def __reduce__(self) -> NoReturn:
+        raise TypeError("an HPKE context cannot be pickled or copied")
+
+    def __getstate__(self) -> NoReturn:
         raise TypeError("an HPKE context cannot be pickled or copied")
 
     def export(self, context: bytes, length: int) -> bytes:

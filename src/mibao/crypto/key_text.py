@@ -128,4 +128,8 @@ def stretch(passphrase: str, salt: bytes, log_n: int) -> bytes:
     if log_n not in SCRYPT_LOG_N_RANGE:
         low, high = SCRYPT_LOG_N_RANGE[0], SCRYPT_LOG_N_RANGE[-1]
         raise InputError(f"passphrase: expected a cost of 2**{low} to 2**{high}, got 2**{log_n}")
-    return Scrypt(salt=salt, length=32, n=1 << log_n, r=_SCRYPT_R, p=_SCRYPT_P).derive(passphrase.encode())
+    try:
+        secret = passphrase.encode()
+    except UnicodeEncodeError:
+        raise InputError("passphrase: expected text in UTF-8") from None  # the cause would show a part of it
+    return Scrypt(salt=salt, length=32, n=1 << log_n, r=_SCRYPT_R, p=_SCRYPT_P).derive(secret)

@@ -59,6 +59,12 @@ RAW_PUBLIC_BYTES = {
 }
 
 
+# The y coordinates of the eight points of edwards25519 whose order divides 8: RFC 8032, section 5.1.
+_FIELD_PRIME = (1 << 255) - 19
+_ORDER_8_Y = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER_Y = frozenset({0, 1, _FIELD_PRIME - 1, _ORDER_8_Y, _FIELD_PRIME - _ORDER_8_Y})
+
+
 class _PublicKey(Generic[Suite]):
     """What anyone may hold. ``raw`` is the key's bytes, the halves of a hybrid one after the other."""
 
@@ -96,10 +102,21 @@ class RecipientPublicKey(_PublicKey[RecipientSuite]):
 
 
 class SignerPublicKey(_PublicKey[SignerSuite]):
-    """Verify with this; callers pin it."""
+    """Verify with this; callers pin it.
+
+    Raises:
+        InputError: the length is wrong, or the Ed25519 half is a point of small order, under which one signature
+            fits every message.
+    """
 
     __slots__ = ()
     kind = "signer"
+
+    def __init__(self, suite: SignerSuite, raw: bytes) -> None:
+        super().__init__(suite, raw)
+        y = (int.from_bytes(raw[:32], "little") & ((1 << 255) - 1)) % _FIELD_PRIME
+        if y in _SMALL_ORDER_Y:
+            raise InputError("signer's public key: a point of small order, which vouches for nothing")
 
 
 class _PrivateKey:
@@ -109,6 +126,9 @@ class _PrivateKey:
     _seed: bytes
 
     def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key cannot be pickled or copied")
+
+    def __getstate__(self) -> NoReturn:
         raise TypeError("a private key cannot be pickled or copied")
 
     def __copy__(self) -> NoReturn:
