@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.harness import Row, load_targets, pillars, run_pillar
+from benchmarks.harness import QUICK, Row, load_targets, pillars, run_pillar
 
 
 def machine() -> str:
@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = pillars(targets)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours and the peer, measured in turn.")
     parser.add_argument("pillar", nargs="*", help=f"one or more of: {', '.join(known)} (default: all)")
-    wanted = parser.parse_args(arguments).pillar or known
+    parser.add_argument("--quick", action="store_true", help="two rounds only: to try things out, not for figures")
+    given = parser.parse_args(arguments)
+    wanted = given.pillar or known
+    if given.quick:
+        os.environ[QUICK] = "1"
     if unknown := [pillar for pillar in wanted if pillar not in known]:
         parser.error(f"no rows for {', '.join(unknown)}; there are: {', '.join(known)}")
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
@@ -83,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table(rows))
     for line in reasons(rows):
         console.print(Text(f"not measured: {line}", style="yellow"))
+    for row in rows:
+        if "note" in row:
+            console.print(Text(f"{row['id']}: {row['note']}"))
     return 0
 
 

@@ -11,6 +11,7 @@ it did is computed here, and every row of that file gets its line, measured or n
 from __future__ import annotations
 
 import importlib
+import os
 import statistics
 import subprocess
 import tomllib
@@ -22,6 +23,7 @@ from pathlib import Path
 from mibao.errors import MibaoError
 
 TARGETS = Path(__file__).with_name("targets.toml")
+QUICK = "MIBAO_BENCH_QUICK"  # set by --quick
 
 Row = dict[str, str | float | bool | None]
 
@@ -61,12 +63,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Medians of one row; ``why`` says why a side is missing."""
+    """Medians of one row; ``why`` says why a side is missing, ``note`` what else was seen, in one line."""
 
     id: str
     ours: float | None
     peer: float | None = None
     why: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,8 @@ def judge(target: Target, measurement: Measurement) -> Row:
         row["why"] = measurement.why
     elif ours is None:
         row["why"] = "not measured"
+    if measurement.note is not None:
+        row["note"] = measurement.note
     return row
 
 
@@ -201,6 +206,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, subprocess.CalledProcessError) and error.stderr:
         lines.append(str(error.stderr).strip().splitlines()[-1])
     return " ".join(" ".join(lines).split())[:300]
+
+
+def rounds(full: int) -> int:
+    """How often to measure: ``full`` times, or 2 after ``--quick``, whose figures are for trying things out only."""
+    return min(full, 2) if os.environ.get(QUICK) else full
 
 
 def in_turn(*sides: Callable[[], float], rounds: int = 5) -> list[float]:

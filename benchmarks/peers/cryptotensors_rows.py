@@ -1,12 +1,13 @@
-"""cryptotensors 0.2.3, AES-256-GCM and Ed25519: ``seal SOURCE OUT``, ``open SEALED``, ``rewrap SEALED``, ``plain SOURCE``.
+"""cryptotensors 0.2.3, AES-256-GCM and Ed25519: ``seal SOURCE OUT``, ``open SEALED``, ``rewrap SEALED``.
 
-``plain`` is safetensors itself with a copy of every tensor, in the same environment. The keys are fixed: this
+``plain SOURCE`` is safetensors itself with a copy of every tensor, in the same environment. The keys are fixed: this
 measures time, and a benchmark's file protects nothing.
 """
 
 import base64
 import json
 import sys
+from collections.abc import Callable
 
 import cryptotensors
 import safetensors.torch
@@ -33,7 +34,8 @@ def seal(source: str, out: str) -> dict[str, float]:
     tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(source).items()}
     cost = Cost()
     save_file(tensors, out, config=_LOCKED)
-    return cost.figures()
+    figures: dict[str, float] = cost.figures()
+    return figures
 
 
 def open_sealed(path: str) -> dict[str, float]:
@@ -49,7 +51,8 @@ def rewrap(path: str) -> dict[str, float]:
     cryptotensors.register_direct_key_provider(keys=[ENCRYPTION, VERIFICATION])
     cost = Cost()
     cryptotensors.rewrap_file(path, _LOCKED)
-    return cost.figures()
+    figures: dict[str, float] = cost.figures()
+    return figures
 
 
 def plain(path: str) -> dict[str, float]:
@@ -61,4 +64,10 @@ def plain(path: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     action, *paths = sys.argv[1:]
-    print(json.dumps({"seal": seal, "open": open_sealed, "rewrap": rewrap, "plain": plain}[action](*paths)))
+    actions: dict[str, Callable[..., dict[str, float]]] = {
+        "seal": seal,
+        "open": open_sealed,
+        "rewrap": rewrap,
+        "plain": plain,
+    }
+    print(json.dumps(actions[action](*paths)))

@@ -5,6 +5,7 @@ It signs nothing: authenticity ends at whoever holds the one symmetric key.
 
 import json
 import sys
+from collections.abc import Callable
 
 import safetensors.torch
 from cost import Cost
@@ -20,7 +21,8 @@ def seal(source: str, out: str) -> dict[str, float]:
     serializer = TensorSerializer(out, encryption=EncryptionParams(key=KEY))
     serializer.write_state_dict(tensors)
     serializer.close()
-    return cost.figures()
+    figures: dict[str, float] = cost.figures()
+    return figures
 
 
 def open_sealed(path: str) -> dict[str, float]:
@@ -33,4 +35,5 @@ def open_sealed(path: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     action, *paths = sys.argv[1:]
-    print(json.dumps({"seal": seal, "open": open_sealed}[action](*paths)))
+    actions: dict[str, Callable[..., dict[str, float]]] = {"seal": seal, "open": open_sealed}
+    print(json.dumps(actions[action](*paths)))

@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 VENVS = ROOT / ".venv-peers"
 
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
-    "cryptotensors": ("torch==2.13.0", "cryptotensors==0.2.3", "numpy>=2", "packaging", "safetensors>=0.5"),
+    "cryptotensors": (
+        "torch==2.13.0",
+        "cryptotensors==0.2.3",
+        "numpy>=2",
+        "packaging",
+        "cryptography>=44",
+        "safetensors>=0.5",
+    ),
     "pymerkle": ("pymerkle==7.0.0",),
     "tensorizer": ("torch==2.13.0", "tensorizer==2.12.1", "safetensors>=0.5"),
     "tenseal": ("tenseal==0.3.18", "numpy>=2"),
