@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test lint types layers docs tests test-long bench size names clean
+.PHONY: help check demo test lint types layers docs tests test-long bench bench-sealed-attacks size names clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / { sub("%", "PILLAR", $$1); printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ bench: $(VENV)/test-installed ## ours and the peers in turn: JSON lines on stand
 
 bench-%: $(VENV)/test-installed ## one pillar's benchmarks, for example bench-ledger
 	@$(BIN)/python -m benchmarks $*
+
+bench-sealed-attacks: $(VENV)/test-installed ## attacks on sealed models and on the peers' files, side by side
+	@$(BIN)/python -m benchmarks.attacks
 
 size: $(VENV)/test-installed ## how many megabytes an installation downloads (needs the network)
 	@$(BIN)/python -m benchmarks install
