@@ -4,7 +4,7 @@ Import the pillar you need: ``mibao.sealed``, ``mibao.he``, ``mibao.secagg``, ``
 ``mibao.ledger``, ``mibao.federated``. This module imports nothing heavy.
 """
 
-from importlib.metadata import version as _version
+import importlib
 
 from mibao.errors import (
     BudgetExhausted,
@@ -16,8 +16,6 @@ from mibao.errors import (
     ProtocolError,
 )
 
-__version__ = _version("mibao")
-
 __all__ = [
     "BudgetExhausted",
     "InputError",
@@ -28,3 +26,11 @@ __all__ = [
     "ProtocolError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """``__version__``, looked up when asked for: the machinery for it takes longer to import than this package."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: str = importlib.import_module("importlib.metadata").version("mibao")
+    return found

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 from numpy import ndarray
 
 from mibao.crypto.aead import TAG_BYTES
@@ -61,7 +60,7 @@ class PartChunks(Sequence[Chunk]):
         counts = -(-sizes // chunk_bytes)
         self.part = part
         self.data_bytes = int(sizes.sum())
-        self._segments: Int64[ndarray, " chunks"] = np.repeat(np.arange(len(sizes), dtype=np.int64), counts)
+        self._segments: ndarray = np.repeat(np.arange(len(sizes), dtype=np.int64), counts)
         first_chunks = np.cumsum(counts) - counts
         self._numbers = np.arange(int(counts.sum()), dtype=np.int64) - first_chunks[self._segments]
         within = self._numbers * chunk_bytes

@@ -33,9 +33,12 @@ def readier(out: memoryview) -> Callable[[int, int], None]:
     def ready(begin: int, end: int) -> None:
         nonlocal large
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        if not large:
+            _madvise(base + first, end - first, _POPULATE_WRITE)
+            return
         started = time.thread_time()
         _madvise(base + first, end - first, _POPULATE_WRITE)
-        if large and time.thread_time() - started > _SLOW_S:
+        if time.thread_time() - started > _SLOW_S:
             large = False
             with contextlib.suppress(OSError):  # advice only
                 pages.madvise(mmap.MADV_NOHUGEPAGE)
