@@ -132,8 +132,9 @@ def measure_reading() -> Iterator[Measurement]:
     _ensure_sealed(str(llama.model()))
     again = in_turn({"ours": lambda: _ours("load_again", _at("llama.mibao"))}, rounds(_FULL))["ours"]
     note = (
-        f"one thread: AES-256-GCM {again['aes']:.2f}, BLAKE3 {again['blake3']:.2f}, copying {again['copy']:.1f} GB/s; "
-        f"the limit of AES and BLAKE3 on this machine's threads {again['ceiling']:.2f} GB/s"
+        f"each thread, all of them busy: AES-256-GCM {again['aes']:.2f}, BLAKE3 {again['blake3']:.2f}, copying "
+        f"{again['copy']:.1f} GB/s, so the limit of this machine is {again['ceiling']:.2f} GB/s; one thread alone: "
+        f"{again['aes_alone']:.2f} and {again['blake3_alone']:.2f}, by which the share is {again['share_alone']:.2f}"
     )
     yield Measurement(id="sealed.load_allocated", ours=again["gb_per_s"], note=note)
     yield Measurement(id="sealed.load_allocated_share", ours=again["share"])
@@ -192,8 +193,9 @@ def _costs(found: Mapping[str, Figures]) -> str:
 def _where(ours: Figures) -> str:
     """Where the time of our load goes, by the ciphers' own speed and this machine's price of fresh memory."""
     from benchmarks.sealed_work import primitives
+    from mibao.sealed.sealing import CHUNK_BYTES
 
-    aes, blake3, copy = primitives(1 << 19)
+    aes, blake3, copy = primitives(CHUNK_BYTES)
     size = ours["bytes"] / 1e9
     large, small = (_ours("fault", kind)["s_per_gb"] for kind in ("large", "small"))
     return (

@@ -18,6 +18,7 @@ from benchmarks.peers.cost import Cost
 from mibao import sealed
 from mibao.crypto import keys
 from mibao.sealed.model import SealedModel
+from mibao.sealed.sealing import CHUNK_BYTES
 
 Figures = dict[str, float]
 
@@ -56,7 +57,7 @@ def load(path: str) -> Figures:
 
 
 def load_again(path: str) -> Figures:
-    """The same into memory that is there already, and the ciphers' own speed, measured between the loads."""
+    """The same into memory that is there already, and the ciphers' own speed between the loads: all threads busy, and one alone."""
     from mibao.sealed import reading
     from mibao.sealed.memory import fresh_memory
 
@@ -65,43 +66,59 @@ def load_again(path: str) -> Figures:
         size = model.opened.parts[0].chunks.data_bytes
     memory = fresh_memory(size)
     reading.wipe(memory)  # faults every page in
-    seconds, rates = [], []
+    threads = len(os.sched_getaffinity(0))
+    seconds, rates, alone = [], [], []
     for _ in range(3):
-        rates.append(primitives(1 << 19))
+        rates.append(primitives(CHUNK_BYTES, threads=threads))
+        alone.append(primitives(CHUNK_BYTES, total_bytes=1 << 26))
         cost = Cost()
         with sealed.open_model(path, identity=recipient, signer=signer) as model:
             part = model.opened.parts[0]
             reading.decrypt_into(model.opened, part, range(len(part.chunks)), memory)
         seconds.append(cost.figures()["seconds"])
-    aes, blake3, copy = (sorted(column)[1] for column in zip(*rates, strict=True))
-    threads = float(len(os.sched_getaffinity(0)))
-    ceiling = threads / (1 / aes + 1 / blake3)
     rate = size / sorted(seconds)[1] / 1e9
-    return {"gb_per_s": rate, "aes": aes, "blake3": blake3, "copy": copy, "ceiling": ceiling, "share": rate / ceiling}
+    aes, blake3, copy = (sorted(column)[1] for column in zip(*rates, strict=True))
+    aes_alone, blake3_alone, _ = (sorted(column)[1] for column in zip(*alone, strict=True))
+    ceiling, ceiling_alone = (threads / (1 / a + 1 / b) for a, b in ((aes, blake3), (aes_alone, blake3_alone)))
+    return {
+        "gb_per_s": rate, "aes": aes, "blake3": blake3, "copy": copy, "ceiling": ceiling, "share": rate / ceiling,
+        "aes_alone": aes_alone, "blake3_alone": blake3_alone, "share_alone": rate / ceiling_alone,
+    }  # fmt: skip
 
 
-def primitives(chunk_bytes: int, *, total_bytes: int = 1 << 27) -> tuple[float, float, float]:
-    """GB/s of one thread on one chunk's buffers: AES-256-GCM decryption, BLAKE3, and copying memory."""
+def primitives(chunk_bytes: int, *, threads: int = 1, total_bytes: int = 1 << 27) -> tuple[float, float, float]:
+    """GB/s that each of ``threads`` busy threads gets, each on one chunk's buffers of its own.
+
+    AES-256-GCM decryption, BLAKE3, and copying memory.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     from mibao.crypto.aead import AesGcm
     from mibao.sealed import merkle
 
-    plain, sealed_chunk = memoryview(bytearray(chunk_bytes)), memoryview(bytearray(chunk_bytes + 16))
     cipher, nonce = AesGcm(bytes(32)), bytes(12)
-    cipher.seal_into(nonce, plain, b"", sealed_chunk)
 
-    def copy() -> None:
-        plain[:] = sealed_chunk[:chunk_bytes]
+    def workload(kind: str) -> Callable[[], object]:
+        plain, sealed_chunk = memoryview(bytearray(chunk_bytes)), memoryview(bytearray(chunk_bytes + 16))
+        cipher.seal_into(nonce, plain, b"", sealed_chunk)
+        copies = {
+            "aes": lambda: cipher.open_into(nonce, sealed_chunk, b"", plain),
+            "blake3": lambda: merkle.index_entry(sealed_chunk),
+            "copy": lambda: plain.__setitem__(slice(None), sealed_chunk[:chunk_bytes]),
+        }
+        return copies[kind]
 
-    rates = []
-    for work in (
-        lambda: cipher.open_into(nonce, sealed_chunk, b"", plain),
-        lambda: merkle.index_entry(sealed_chunk),
-        copy,
-    ):
-        started = time.perf_counter()
+    def repeat(work: Callable[[], object]) -> None:
         for _ in range(total_bytes // chunk_bytes):
             work()
-        rates.append(total_bytes / (time.perf_counter() - started) / 1e9)
+
+    rates = []
+    for kind in ("aes", "blake3", "copy"):
+        workloads = [workload(kind) for _ in range(threads)]
+        with ThreadPoolExecutor(threads) as pool:
+            started = time.perf_counter()
+            list(pool.map(repeat, workloads))
+            rates.append(total_bytes / (time.perf_counter() - started) / 1e9)
     return rates[0], rates[1], rates[2]
 
 
