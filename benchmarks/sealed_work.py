@@ -57,7 +57,7 @@ def load(path: str) -> Figures:
 
 
 def load_again(path: str) -> Figures:
-    """The same into memory that is there already, and the ciphers' own speed between the loads: all threads busy, and one alone."""
+    """The same into memory that is there already, and between the loads the ciphers' own speed."""
     from mibao.sealed import reading
     from mibao.sealed.memory import fresh_memory
 

@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import TypeAlias
 
 SMALL_BYTES = 1 << 20
 MAX_THREADS = 8
+NEIGHBOURS = 4  # chunks, so that a large page of fresh memory mostly belongs to one thread
 
 
 Progress: TypeAlias = Callable[[int], None]
@@ -29,29 +29,30 @@ def thread_count(total_bytes: int) -> int:
 
 
 def over(counters: range, worker: Callable[[], Callable[[int], None]], *, threads: int) -> None:
-    """Do every number in ``counters``, each thread a run of neighbours with a ``worker`` and its buffers of its own.
+    """Do every number in ``counters``, a few neighbours at a time, each thread with a ``worker`` and its buffers.
 
-    When one fails, the others stop soon after, and the error of the earliest run is raised once all threads have
+    When one fails, the others stop soon after, and the error of one that failed is raised once all threads have
     ended: nothing is written after this returns.
     """
     stop = threading.Event()
+    starts = iter(range(0, len(counters), NEIGHBOURS))
 
-    def run(own: range) -> None:
+    def run() -> None:
         work = worker()
-        for counter in own:
-            if stop.is_set():
-                return
-            try:
-                work(counter)
-            except BaseException:
-                stop.set()
-                raise
+        for start in starts:  # shared: whoever is free takes what comes next, so that no thread waits for a slow one
+            for counter in counters[start : start + NEIGHBOURS]:
+                if stop.is_set():
+                    return
+                try:
+                    work(counter)
+                except BaseException:
+                    stop.set()
+                    raise
 
-    if threads == 1 or len(counters) <= 1:
-        run(counters)
+    if threads == 1 or len(counters) <= NEIGHBOURS:
+        run()
         return
-    bounds = [len(counters) * each // threads for each in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(run, counters[a:b]) for a, b in pairwise(bounds)]
+        futures = [pool.submit(run) for _ in range(threads)]
     for future in futures:
         future.result()
