@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from safetensors.numpy import save
 
 from mibao.codec import tensor_table
@@ -118,3 +119,41 @@ def wrap_with_info(file_keys: FileKeys, to: RecipientPublicKey, info: bytes) -> 
     bound = domain_tag("sealed/stanza", to.suite.value.encode(), to.key_id.value)
     body = file_keys.wrapped_by(lambda key: kem.seal_once(to, key, info=info, associated_data=bound))
     return recipients.Stanza(kind=to.suite.value, key_id=to.key_id, body=body)
+
+
+def times_hash_key(block: bytes, hash_key: bytes) -> bytes:
+    """One multiplication in GHASH's field. Source: NIST SP 800-38D, algorithm 1."""
+    x, v, product = int.from_bytes(block, "big"), int.from_bytes(hash_key, "big"), 0
+    for bit in range(127, -1, -1):
+        if x >> bit & 1:
+            product ^= v
+        v = v >> 1 ^ (0xE1 << 120 if v & 1 else 0)
+    return product.to_bytes(16, "big")
+
+
+def forged_chunk(data: bytes, at: int, length: int, key: bytes) -> bytes:
+    """Another ciphertext with the same GCM tag, as a holder of the data key finds it: blocks 0 and 1 differ."""
+    aes = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305 - GHASH's key is AES of zero
+    hash_key = aes.update(bytes(16))
+    change = b"\xff" * 16
+    correction = times_hash_key(change, hash_key)
+    chunk = bytearray(data[at : at + length])
+    chunk[:16] = bytes(a ^ b for a, b in zip(chunk[:16], change, strict=True))
+    chunk[16:32] = bytes(a ^ b for a, b in zip(chunk[16:32], correction, strict=True))
+    return bytes(chunk)
+
+
+def forged(data: bytes, part: int, counter: int, *, file_id: bytes = b"I" * 16, file_key: bytes = b"K" * 32) -> bytes:
+    """A file in which a licensed recipient altered one chunk under its own, unchanged GCM tag."""
+    source = MemorySource(data)
+    opened = opening.open_file(source, opening.read_verified(source, signer=VENDOR.public), ALICE)
+    found = opened.parts[part]
+    chunk = found.chunks[counter]
+    at = found.data_at + chunk.cipher_begin
+    part_key = derive(file_key, purpose="sealed/part-key", context=file_id + part.to_bytes(4, "big"))
+    new = forged_chunk(data, at, chunk.cipher_length, part_key)
+    old = data[at : at + chunk.cipher_length]
+    assert new[-16:] == old[-16:]
+    plain = [found.cipher.open(chunk.nonce, each, chunk.associated_data(RandomId(file_id))) for each in (old, new)]
+    assert plain[0] != plain[1], "GCM alone lets the forgery through"
+    return data[:at] + new + data[at + chunk.cipher_length :]

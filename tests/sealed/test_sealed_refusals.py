@@ -6,7 +6,6 @@ import tracemalloc
 import cbor2
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from safetensors.numpy import save
 
 import sealed_kit as kit
@@ -265,28 +264,6 @@ def test_a_tensor_left_unencrypted_is_refused():
     refused(left, IntegrityError, "data: chunk 0 of tensor 'layer.other' was altered")
 
 
-def times_hash_key(block: bytes, hash_key: bytes) -> bytes:
-    """One multiplication in GHASH's field. Source: NIST SP 800-38D, algorithm 1."""
-    x, v, product = int.from_bytes(block, "big"), int.from_bytes(hash_key, "big"), 0
-    for bit in range(127, -1, -1):
-        if x >> bit & 1:
-            product ^= v
-        v = v >> 1 ^ (0xE1 << 120 if v & 1 else 0)
-    return product.to_bytes(16, "big")
-
-
-def forged_chunk(data: bytes, at: int, length: int, key: bytes) -> bytes:
-    """Another ciphertext with the same GCM tag, as a holder of the data key finds it: blocks 0 and 1 differ."""
-    aes = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305 - GHASH's key is AES of zero
-    hash_key = aes.update(bytes(16))
-    change = b"\xff" * 16
-    correction = times_hash_key(change, hash_key)
-    chunk = bytearray(data[at : at + length])
-    chunk[:16] = bytes(a ^ b for a, b in zip(chunk[:16], change, strict=True))
-    chunk[16:32] = bytes(a ^ b for a, b in zip(chunk[16:32], correction, strict=True))
-    return bytes(chunk)
-
-
 LOADERS = {
     "load_numpy": lambda model: model.load_numpy(),
     "lazy tensor": lambda model: model["layer.other"].numpy(),
@@ -299,7 +276,7 @@ LOADERS = {
 def forged(tmp_path):
     """A file in which a licensed recipient altered one chunk under its own, unchanged GCM tag."""
     part_key = kit.derive(b"K" * 32, purpose="sealed/part-key", context=b"I" * 16 + bytes(4))
-    chunk = forged_chunk(GOOD, chunk_at(2), CHUNK, part_key)
+    chunk = kit.forged_chunk(GOOD, chunk_at(2), CHUNK, part_key)
     assert chunk != GOOD[chunk_at(2) :][:CHUNK]
     assert chunk[-TAG_BYTES:] == GOOD[chunk_at(2) :][:CHUNK][-TAG_BYTES:]
     opened = opening.open_file(
@@ -376,9 +353,7 @@ def test_a_stanza_under_another_recipients_id_is_refused():
 def test_one_file_never_opens_to_two_plaintexts():
     """A malicious sealer hands Bob another file key; the signed commitment has room for one."""
     second = FileKeys(b"L" * 32, KEYS.file_id)
-    info_as_signed = Binding(
-        file_id=KEYS.file_id, commitment=KEYS.commitment, signer=kit.VENDOR.key_id
-    ).info
+    info_as_signed = Binding(file_id=KEYS.file_id, commitment=KEYS.commitment, signer=kit.VENDOR.key_id).info
     stanza = kit.wrap_with_info(second, kit.BOB.public, info_as_signed)
     data = by_a_recipient(with_stanzas(lambda stanzas: [stanzas[0], stanza]))
     assert kit.opened_parts(data, identity=kit.ALICE)
