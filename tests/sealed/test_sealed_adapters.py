@@ -149,5 +149,5 @@ def test_what_is_no_adapter_is_refused(tmp_path):
 
 def test_without_peft_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingExtra, match=r"mibao\[transformers\]"):
+    with pytest.raises(MissingExtra, match=r"extra 'transformers'"):
         sealed.adapter_from_sealed(base(), tmp_path / "m", **KEYS)

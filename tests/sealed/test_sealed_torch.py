@@ -183,7 +183,7 @@ def test_tensors_come_on_each_device_of_this_machine(path, device):
 
 def test_without_pytorch_the_extra_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtra, match=r"mibao\[torch\]"):
+    with pytest.raises(MissingExtra, match=r"extra 'torch'"):
         sealed.load_torch(path, **KEYS)
 
 

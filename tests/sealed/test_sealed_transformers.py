@@ -270,5 +270,5 @@ def test_another_signer_and_an_older_version_are_refused(path):
 
 def test_without_transformers_the_extra_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtra, match=r"mibao\[transformers\]"):
+    with pytest.raises(MissingExtra, match=r"extra 'transformers'"):
         sealed.from_sealed(AutoModelForCausalLM, path, **KEYS)
