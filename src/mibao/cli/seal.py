@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mibao.sealed import Inspection, VersionState
+    from mibao.sealed.recipients import Identity, Recipient
     from mibao.sealed.workers import Progress
     from mibao.types import RandomId
 
@@ -65,10 +66,10 @@ def seal(
 ) -> None:
     """Seal a model: encrypted to its recipients, signed by you, so that nobody can alter it unnoticed."""
     from mibao import sealed
-    from mibao.cli.keys_io import read_recipient_public, read_signer_private
+    from mibao.cli.keys_io import read_signer_private
 
     _check_absent(output)
-    recipients = [read_recipient_public(each) for each in to]
+    recipients = [_recipient(each) for each in to]
     signer = read_signer_private(sign, ask=passphrase)
     with _progress("sealing", _size(source)) as progress:
         report = sealed.seal(
@@ -90,7 +91,7 @@ def seal(
 def open_(
     file: SealedFile,
     *,
-    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Your private key.")],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Your private key.")],
     signer: Signer,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DST", help="The file or new folder to write.")],
     min_version: MinVersion = None,
@@ -105,11 +106,11 @@ def open_(
     can bring an older one back.
     """
     from mibao import sealed
-    from mibao.cli.keys_io import read_recipient_private, read_signer_public
+    from mibao.cli.keys_io import read_signer_public
 
     _check_absent(output)
     pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
-    identity = read_recipient_private(key, ask=passphrase)
+    identity = _identity(key, ask=passphrase)
     with _progress("opening", _size(file)) as progress:
         report = sealed.open_sealed(
             file, output, identity=identity, signer=pinned, min_version=min_version, state=kept, progress=progress
@@ -148,17 +149,16 @@ def verify(
 def inspect(
     file: SealedFile,
     key: Annotated[
-        Path | None, typer.Option("--key", metavar="KEY", help="A recipient's private key: shows the tensors too.")
+        str | None, typer.Option("--key", metavar="KEY", help="A recipient's private key: shows the tensors too.")
     ] = None,
     passphrase: Passphrase = False,
 ) -> None:
     """Show what a sealed model says of itself. No signature is checked: `mibao verify` does that."""
     from mibao import sealed
-    from mibao.cli.keys_io import read_recipient_private
 
     if passphrase and key is None:
         raise InputError("--passphrase: expected with --key, whose passphrase it is")
-    identity = None if key is None else read_recipient_private(key, ask=passphrase)
+    identity = None if key is None else _identity(key, ask=passphrase)
     found = sealed.inspect(file, identity=identity)
     console = _console()
     for name, value in _facts(found):
@@ -173,7 +173,7 @@ def inspect(
 
 def rewrap(
     file: SealedFile,
-    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="The private key of a present recipient.")],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="The private key of a present recipient.")],
     add: Annotated[
         list[str] | None, typer.Option("--add", metavar="PUB", help="A new recipient: a .pub file, or the key in it.")
     ] = None,
@@ -189,13 +189,12 @@ def rewrap(
     copy. To revoke for good, seal anew.
     """
     from mibao import sealed
-    from mibao.cli.keys_io import read_recipient_private, read_recipient_public
 
     if not add and not remove:
         raise InputError("rewrap: expected --add or --remove")
-    added = [read_recipient_public(each) for each in add or []]
+    added = [_recipient(each) for each in add or []]
     removed = [_recipient_id(each) for each in remove or []]
-    identity = read_recipient_private(key, ask=passphrase)
+    identity = _identity(key, ask=passphrase)
     left = sealed.rewrap(file, identity=identity, add=added, remove=removed)
     _console().print(f"rewrapped  {file}  {_count(len(left), 'recipient')}", markup=False)
     for each in left:
@@ -227,6 +226,30 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _recipient(text: str) -> Recipient:
+    """A recipient as ``--to`` names it: ``passphrase``, ``env:``, ``pkcs11:``, ``kms:``, another's name, or a key."""
+    from mibao.cli.keys_io import ask_new_passphrase, read_recipient_public
+    from mibao.sealed.unlock_named import recipient_named
+    from mibao.sealed.unlock_passphrase import Passphrase
+
+    if text == "passphrase":
+        return Passphrase(ask_new_passphrase())
+    named = recipient_named(text)
+    return read_recipient_public(text) if named is None else named
+
+
+def _identity(text: str, *, ask: bool) -> Identity:
+    """Who opens, as ``--key`` names them."""
+    from mibao.cli.keys_io import ask_passphrase, read_recipient_private
+    from mibao.sealed.unlock_named import identity_named
+    from mibao.sealed.unlock_passphrase import Passphrase
+
+    if text == "passphrase":
+        return Passphrase(ask_passphrase())
+    named = identity_named(text)
+    return read_recipient_private(Path(text), ask=ask) if named is None else named
 
 
 def _recipient_id(text: str) -> RandomId:
