@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PANEL = "Keys and models"
 _SLOW_S = 1.0
 
-SealedFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sealed model (.mibao).")]
+SealedFile = Annotated[str, typer.Argument(metavar="FILE", help="A sealed model (.mibao), or its https:// address.")]
 Signer = Annotated[
     str, typer.Option("--signer", metavar="PUB", help="The only signer to accept: a .pub file, or the key in it.")
 ]
@@ -111,7 +111,7 @@ def open_(
     _check_absent(output)
     pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
     identity = _identity(key, ask=passphrase)
-    with _progress("opening", _size(file)) as progress:
+    with _progress("opening", _size(Path(file))) as progress:
         report = sealed.open_sealed(
             file, output, identity=identity, signer=pinned, min_version=min_version, state=kept, progress=progress
         )
@@ -139,7 +139,7 @@ def verify(
     from mibao.cli.keys_io import read_signer_public
 
     pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
-    with _progress("verifying", _size(file)) as progress:
+    with _progress("verifying", _size(Path(file))) as progress:
         report = sealed.verify(file, signer=pinned, min_version=min_version, state=kept, progress=progress)
     _console().print(f"verified  {file}  {report.sealed_bytes:,} bytes, {_count(report.chunks, 'chunk')}", markup=False)
     _console().print(f"          {report.model_id} version {report.version}", markup=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -16,11 +15,12 @@ from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.events import ModelOpened
 from mibao.sealed import opening, reading, store
-from mibao.sealed.files import FileSource, StrPath
+from mibao.sealed.files import StrPath
 from mibao.sealed.memory import SecretPages, fresh_memory
 from mibao.sealed.numpy_types import numpy_dtype
 from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.recipients import Identity
+from mibao.sealed.source_places import ClosingSource, open_place
 from mibao.sealed.state_file import VersionState
 from mibao.types import RandomId
 
@@ -94,8 +94,8 @@ class SealedModel(Mapping[str, LazyTensor]):
     ``signer`` is the id of the pinned key that signed it, None if nobody's signature was checked.
     """
 
-    def __init__(self, source: FileSource, opened: OpenedFile, *, signer: SignerPublicKey | None) -> None:
-        self._source: FileSource | None = source
+    def __init__(self, source: ClosingSource, opened: OpenedFile, *, signer: SignerPublicKey | None) -> None:
+        self._source: ClosingSource | None = source
         self._opened = opened
         manifest = opened.envelope.manifest
         shards = opened.parts[: len(manifest.shards)]
@@ -244,7 +244,7 @@ def open_model(
         IntegrityError: names the part of the file that was altered, or a version refused.
         KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
     """
-    source = FileSource(Path(path))
+    source = open_place(path)
     try:
         opened = store.open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
         model = SealedModel(source, opened, signer=signer)
@@ -269,7 +269,7 @@ def open_model_from_anyone(path: StrPath, *, identity: Identity) -> SealedModel:
         IntegrityError: names the part of the file that does not fit the others.
         KeyMismatch: not sealed to ``identity``.
     """
-    source = FileSource(Path(path))
+    source = open_place(path)
     try:
         opened = opening.open_file(source, opening.read_unverified(source), identity)
         return SealedModel(source, opened, signer=None)

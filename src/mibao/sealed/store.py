@@ -37,6 +37,7 @@ from mibao.sealed.rewrapping import Rewrap
 from mibao.sealed.sealing import SealReport, seal_to
 from mibao.sealed.source import ByteSource, read
 from mibao.sealed.source_files import source_model
+from mibao.sealed.source_places import opened_place
 from mibao.sealed.state_file import VersionState
 from mibao.sealed.workers import Progress, silent
 from mibao.types import RandomId
@@ -155,7 +156,7 @@ def open_sealed(
         IntegrityError: names what was altered, or a version refused; nothing is left at the output.
         KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
     """
-    with FileSource(Path(path)) as source:
+    with opened_place(path) as source:
         opened = open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
         if output_path is None:
             for part in opened.parts:
@@ -188,7 +189,7 @@ def open_bytes(
         IntegrityError: names the part of the file that was altered, or a version refused.
         KeyMismatch: not sealed to ``identity``, or not signed by ``signer``.
     """
-    with FileSource(Path(path)) as source:
+    with opened_place(path) as source:
         opened = open_file(source, identity=identity, signer=signer, min_version=min_version, state=state)
         if opened.table.layout is not Layout.FILE:
             raise InputError("expected a model of one file, got a folder: open it to a folder")
@@ -220,7 +221,7 @@ def verify(
         IntegrityError: names the part of the file that was altered, or a version refused.
         KeyMismatch: not signed by ``signer``.
     """
-    with FileSource(Path(path)) as source:
+    with opened_place(path) as source:
         envelope = opening.read_verified(source, signer=signer, min_version=min_version)
         if state is not None:
             state.check(envelope.manifest)
@@ -249,7 +250,7 @@ def inspect(path: StrPath, *, identity: Identity | None = None) -> Inspection:
         IntegrityError: not well formed.
         KeyMismatch: not sealed to ``identity``.
     """
-    with FileSource(Path(path)) as source:
+    with opened_place(path) as source:
         envelope = opening.read_unverified(source)
         header = opening.read_header(source, envelope.preamble)
         manifest = envelope.manifest

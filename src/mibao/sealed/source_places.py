@@ -1,0 +1,48 @@
+"""Where a sealed model lies: a file, an ``https://`` address, or a source of the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from mibao.errors import InputError
+from mibao.sealed.files import FileSource, StrPath
+from mibao.sealed.source import ByteSource
+
+
+@runtime_checkable
+class ClosingSource(ByteSource, Protocol):
+    """A source that holds something open."""
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
+def open_place(place: StrPath) -> ClosingSource:
+    """The bytes at ``place``.
+
+    Raises:
+        InputError: nothing is there, or an address without TLS.
+        ProtocolError: the server cannot be reached or does not answer ranges.
+    """
+    text = str(place)
+    if text.startswith("https://"):
+        from mibao.sealed.source_https import HttpsSource  # noqa: PLC0415 - files need no web client
+
+        return HttpsSource(text)
+    if text.startswith("http://"):
+        raise InputError("source: http:// is refused, anybody on the way could keep back a newer version; use https://")
+    return FileSource(Path(place))
+
+
+@contextmanager
+def opened_place(place: StrPath) -> Iterator[ClosingSource]:
+    """:func:`open_place`, closed at the end of the block."""
+    source = open_place(place)
+    try:
+        yield source
+    finally:
+        source.close()
