@@ -32,7 +32,7 @@ class MissingExtra(InputError):
     """An optional dependency is absent; the message is the command that installs it."""
 
     def __init__(self, purpose: str, *, extra: str) -> None:
-        super().__init__(f"{purpose} needs the extra '{extra}': pip install 'mibao[{extra}]'")
+        super().__init__(f"{purpose} needs the extra '{extra}': in mibao's source folder, pip install '.[{extra}]'")
         self.extra = extra
 
 

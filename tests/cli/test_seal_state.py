@@ -181,7 +181,7 @@ def test_without_a_terminal_the_passphrase_must_be_in_the_environment(ready, mon
 def test_a_wrong_passphrase_is_told_apart(ready, monkeypatch):
     monkeypatch.setenv("MIBAO_PASSPHRASE", "wrong")
     done = mibao(*WITH_ALICE["open"], "--passphrase", folder=ready)
-    assert (done.returncode, done.stderr) == (4, "error: private key: the passphrase does not open it\n")
+    assert (done.returncode, done.stderr) == (4, "error: alice.key: private key: the passphrase does not open it\n")
 
 
 def test_a_passphrase_for_a_key_without_one_is_not_asked_for(ready):

@@ -94,5 +94,5 @@ def test_fedavg_without_privacy_is_within_two_points_of_the_pooled_model():
 
 def test_without_scikit_learn_the_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'mibao\[demo\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[demo\]'"):
         hospitals.load_hospitals()

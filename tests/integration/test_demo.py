@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -97,10 +98,59 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_without_its_extra_it_says_in_one_line_what_to_install(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['sklearn'] = None; sys.argv[1:] = ['demo', '--json']; import mibao.__main__"
+@pytest.mark.parametrize("missing", ["sklearn", "seal"])
+@pytest.mark.parametrize("options", [["--json"], ["--keep", "kept"]])
+def test_without_its_extra_it_says_in_one_line_what_to_install(
+    missing: str, options: list[str], tmp_path: Path
+) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None; sys.argv[1:] = {['demo', *options]}; import mibao.__main__"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: the demo needs the extra 'demo': pip install 'mibao[demo]'\n"
+    assert result.stderr == (
+        "error: the demo needs the extra 'demo': in mibao's source folder, pip install '.[demo]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readmes_show_the_screen_as_it_is_today(tmp_path: Path) -> None:
+    def shape(screen: str) -> list[str]:
+        """Headings, verdict lines and the table's first column: what does not change from run to run."""
+        kept = []
+        for line in screen.splitlines():
+            stripped = re.sub(r"[\d.,]+(e-\d+)?", "#", line.strip())
+            if stripped.startswith("│"):
+                kept.append(stripped.split("│")[1].strip())
+            elif re.match(r"# {1,2}\w|✓ every|mibao|What it cost|Keep every|Nothing leaves", stripped):
+                kept.append(stripped)
+        return kept
+
+    today = shape(demo(cwd=tmp_path, COLUMNS="100").stdout)
+    assert len(today) > 15
+    for page in ("README.md", "README.zh.md"):
+        text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+        (shown,) = re.findall(r"```text\n(.*?)\n```", text, re.DOTALL)
+        assert shape(shown) == today
+
+
+def test_what_it_keeps_of_the_model_can_be_verified_and_opened(
+    kept: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder = kept[0]
+    for command in (
+        ["verify", "model.mibao", "--signer", "vendor.pub"],
+        ["open", "model.mibao", "--key", "recipient.key", "--signer", "vendor.pub", "-o", "again.safetensors"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "mibao", *command, "--state", "versions"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (folder / "again.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    for secret in ("recipient.key", "note.key", "encrypted-data/client.key"):
+        assert (folder / secret).stat().st_mode & 0o777 == 0o600

@@ -141,7 +141,7 @@ def test_an_empty_ledger_is_shown_and_verified(tmp_path: Path) -> None:
         (["verify", "a.ledger", "--key", "vendor.pub", "--checkpoint", "vendor.pub"], "saved checkpoint: signed note"),
         (["verify", "a.ledger", "--key", "vendor.pub", "--checkpoint", "a.ledger"], "a.ledger: expected"),
         (["checkpoint", "vendor.pub"], "vendor.pub: not a mibao ledger"),
-        (["checkpoint", "a.ledger", "-o", "vendor.pub"], "vendor.pub: exists already and is kept"),
+        (["checkpoint", "a.ledger", "-o", "vendor.pub"], "vendor.pub exists already and is not overwritten"),
         (["prove", "a.ledger", "30"], "it holds 30 entries, numbered from 0; there is no entry 30"),
         (["prove", "a.ledger", "30", "-o", "proof"], "it holds 30 entries, numbered from 0; there is no entry 30"),
         (["prove", "a.ledger", "3", "-o", "nowhere/proof"], "nowhere/proof: cannot be written"),

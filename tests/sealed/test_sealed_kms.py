@@ -119,5 +119,5 @@ def test_without_boto3_the_extra_is_named(monkeypatch):
 
     monkeypatch.setattr(aws.importlib, "import_module", missing)
     aws._module.cache_clear()
-    with pytest.raises(MissingExtra, match=r"pip install 'mibao\[cloud\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[cloud\]'"):
         KmsKey("alias/models").wrap(FILE_KEY, BINDING)

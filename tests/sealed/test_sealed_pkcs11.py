@@ -200,5 +200,5 @@ def test_without_the_library_the_extra_is_named(monkeypatch, token):
         raise ImportError(name)
 
     monkeypatch.setattr(unlock_pkcs11.importlib, "import_module", missing)
-    with pytest.raises(MissingExtra, match=r"pip install 'mibao\[pkcs11\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[pkcs11\]'"):
         key(token).wrap(FILE_KEY, BINDING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mibao.errors import InputError, ProtocolError
+from mibao.errors import InputError, MissingExtra, ProtocolError
 
 if TYPE_CHECKING:
-    from mibao.demo.chain import StepResult
+    from mibao.demo.outcome import StepResult
 
 HOST_TIMEOUT_S = 60
 
@@ -34,11 +35,13 @@ def demo(
     De-identify a note, train over five hospitals, seal the model, compute on ciphertexts, keep the ledger, and see
     what each protection cost. Exit code 0: every promise was kept.
     """
+    started_s = time.perf_counter()
     from mibao.cli import demo_screen
     from mibao.crypto import rng
     from mibao.demo import chain
     from mibao.demo.surroundings import Surroundings
 
+    _check_extras()
     screen = demo_screen.console()
 
     def show(number: int, result: StepResult) -> None:
@@ -52,7 +55,7 @@ def demo(
         )
         if not as_json:
             screen.print(demo_screen.opening())
-        outcome = chain.run(around, show=show)
+        outcome = chain.run(around, show=show, started_s=started_s)
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), allow_nan=False))
     else:
@@ -61,15 +64,23 @@ def demo(
         raise typer.Exit(1)
 
 
+def _check_extras() -> None:
+    """Nothing is begun that cannot be ended. Raises ``MissingExtra``."""
+    if any(importlib.util.find_spec(name) is None for name in ("sklearn", "seal")):
+        raise MissingExtra("the demo", extra="demo")
+
+
 def _empty_folder(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--keep {folder}: expected a new or empty folder, got a file")
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(f"--keep {folder}: expected a new or empty folder, got one with something in it")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _compute_host(bundle: Path, server_keys: Path, request: Path, answer: Path) -> None:
-    """Evaluate in another process, as on a machine of its own: it is told these four paths and nothing else."""
+    """Evaluate in another process, which is told three files to read, one to write, and nothing else."""
     files = (str(bundle), "--keys", str(server_keys), str(request), "-o", str(answer))
     command = [sys.executable, "-m", "mibao", "he", "evaluate", *files]
     try:

@@ -22,6 +22,7 @@ from mibao.demo.outcome import (
     Outcome,
     Recorded,
     SealedModel,
+    StepResult,
     Trained,
 )
 from mibao.types import Refusal
@@ -38,7 +39,6 @@ _REFUSED_IN_WORDS = {
     Refusal.WRONG_KEY: "another recipient's key",
     Refusal.WRONG_SIGNER: "another signer",
 }
-StepResult = Deidentified | Trained | SealedModel | tuple[Computed, Computed] | Recorded
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -53,7 +53,11 @@ def opening() -> RenderableType:
     return Group(
         Text(),
         Text.assemble(("mibao 密保", "bold cyan"), "  private AI, end to end"),
-        Text("Real records, this machine only, nothing leaves it. Every figure below was measured just now.", "dim"),
+        Text(
+            "569 real records (Wisconsin breast cancer) at five invented hospitals, and an invented note.",
+            "dim",
+        ),
+        Text("Nothing leaves this machine. Every figure below was measured just now.", "dim"),
     )
 
 
@@ -129,7 +133,7 @@ def _deidentified(result: Deidentified, *, width: int) -> list[RenderableType]:
         Text(),
         _kept(
             result.restored,
-            f"{result.findings} findings, {result.distinct} distinct values; one value, one pseudonym; ",
+            f"{result.findings} findings, {result.distinct} values, one pseudonym each (a tail: how it was written); ",
             "restored exactly" if result.restored else ("NOT restored exactly", "red"),
         ),
         _note("Found by pattern, checksum and cue word. Misses are possible: this is not anonymisation."),
@@ -183,7 +187,8 @@ def _trained(result: Trained) -> list[RenderableType]:
         models,
         Text(),
         _kept(
-            result.sum_exact, f"the server saw {result.sums} masked sums and nothing else, each exact to the last bit"
+            result.sum_exact,
+            f"the server learned {result.sums} sums, no hospital's own upload; each is exact to the last bit",
         ),
         _kept(bool(gone), f"{gone}: its sum is exact too, its smaller noise accounted for"),
         _kept(
@@ -191,7 +196,8 @@ def _trained(result: Trained) -> list[RenderableType]:
         ),
         _kept(
             result.epsilon <= MAX_EPSILON,
-            f"one record more or less: epsilon {result.epsilon:.2f} at delta {_power_of_ten(result.delta)}",
+            f"one record more or less: epsilon {result.epsilon:.2f} at delta {_power_of_ten(result.delta)}, "
+            f"noise {result.noise_multiplier:g} times what it can change",
         ),
         _note(
             "Counts only the noise of hospitals that took part, and assumes that hospitals do not pool what they "
@@ -218,7 +224,7 @@ def _computed(clear: Computed, encrypted: Computed) -> list[RenderableType]:
             _kept(
                 result.agreement == 1.0,
                 (f"{title}: ", "bold"),
-                f"{result.rows} rows, {result.agreement:.1%} same class, largest logit error {result.max_error:.1e}, "
+                f"{result.rows} rows, {result.agreement:.1%} same class, logit error ≤ {result.max_error:.1e}, "
                 f"{result.seconds:.2f} s",
             )
         )
@@ -272,6 +278,8 @@ def _power_of_ten(value: float) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    if seconds == 0:
+        return "0 s"
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mibao.errors import InputError
+from mibao.cli.new_file import write_new
+from mibao.errors import InputError, KeyMismatch
 
 if TYPE_CHECKING:
     from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, SignerPrivateKey, SignerPublicKey
@@ -101,10 +102,10 @@ def write_pair(path: Path, key: RecipientPrivateKey | SignerPrivateKey, *, passp
         secret_text = key_text.encode_protected(key, passphrase=passphrase, salt=salt, nonce=nonce)
     public_text = encode_public(key.public)
     heading = f"# mibao private key ({key.public.kind}, {key.suite.value}). Keep it secret.\n# id {key.key_id}\n"
-    _write_new(path, f"{heading}{secret_text}\n", 0o600)
+    write_new(path, f"{heading}{secret_text}\n", mode=0o600)
     try:
-        _write_new(public_path, public_text + "\n", 0o644)
-    except OSError:
+        write_new(public_path, public_text + "\n")
+    except InputError:
         path.unlink()
         raise
     return public_path
@@ -150,7 +151,10 @@ def _read_private(path: Path, passphrase: str | None, *, ask: bool) -> Recipient
             passphrase = ask_passphrase() if ask else os.environ.get(ENVIRONMENT_VARIABLE)
         elif ask:
             raise InputError(f"{path}: is not protected by a passphrase: leave out --passphrase")
-    return key_text.decode_private(text, passphrase=passphrase)
+    try:
+        return key_text.decode_private(text, passphrase=passphrase)
+    except (InputError, KeyMismatch) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _key_line(path: Path) -> str:
@@ -158,19 +162,11 @@ def _key_line(path: Path) -> str:
         # Never repeated: whoever pasted a private key here must not find it in a log as well.
         raise InputError("expected the name of a key file, got the text of a private key")
     if not path.is_file():
-        raise InputError(f"{path}: expected a key file, and there is none")
+        found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing there"
+        raise InputError(f"{path}: expected a key file, got {found}")
     with path.open("rb") as file:
         content = file.read(MAX_KEY_FILE_BYTES + 1)
     lines = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith(b"#")]
     if len(content) > MAX_KEY_FILE_BYTES or len(lines) != 1 or not lines[0].isascii():
         raise InputError(f"{path}: expected a key file with one key in it, got something else or a truncated one")
     return lines[0].decode("ascii")
-
-
-def _write_new(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

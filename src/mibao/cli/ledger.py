@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mibao.cli.new_file import write_new
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 
 if TYPE_CHECKING:
@@ -217,11 +218,5 @@ def _deliver(text: str, output: Path | None, *, what: str) -> None:
     if output is None:
         typer.echo(text, nl=False)
         return
-    try:
-        with output.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise InputError(f"{output}: exists already and is kept; choose another name") from error
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from error
+    write_new(output, text)
     _console().print(f"{what}: {_escaped(output)}")

@@ -19,6 +19,8 @@ from mibao.errors import InputError, MibaoError
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 _DEBUG = "MIBAO_DEBUG"
+# Click's base of all wrong usage; newer versions of typer carry their own copy of click.
+_USAGE_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     name="mibao",
@@ -27,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 app.command(rich_help_panel="Start here")(demo.demo)
 app.command(rich_help_panel="Keys and models")(keygen.keygen)
@@ -56,17 +58,29 @@ def _root(
 def main() -> NoReturn:
     """Run the command line and exit; the outer edge, where every error becomes one line."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except MibaoError as error:
         _fail(str(error), error.exit_code)
+    except _USAGE_ERROR as error:
+        _fail_usage(error)
     except OSError as error:
         where = f": {error.filename}" if error.filename is not None else ""
         _fail(f"{error.strerror or type(error).__name__}{where}", InputError.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the outer edge: a fault of ours still ends in one line
         _fail(f"a fault in mibao itself ({type(error).__name__}); `mibao --debug ...` shows where", EXIT_INTERNAL)
-    sys.exit(0)
+
+
+def _fail_usage(error: Exception) -> NoReturn:
+    """A wrong option or argument, in one line; a command given nothing at all prints its help."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, file=sys.stderr)  # noqa: T201
+        sys.exit(InputError.exit_code)
+    hint = f" (see: {context.command_path} --help)" if context is not None else ""
+    _fail(" ".join(message.split()) + hint, InputError.exit_code)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

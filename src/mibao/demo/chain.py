@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mibao.demo import computing, deidentifying, recording, sealing, training
-from mibao.demo.outcome import Computed, Deidentified, Outcome, Recorded, SealedModel, Trained
+from mibao.demo.hospitals import LARGEST_SCALED
+from mibao.demo.outcome import Outcome, StepResult
 from mibao.demo.surroundings import Surroundings
 from mibao.types import ComputeMode
 
-StepResult = Deidentified | Trained | SealedModel | tuple[Computed, Computed] | Recorded
 
-
-def run(around: Surroundings, *, show: Callable[[int, StepResult], None]) -> Outcome:
+def run(around: Surroundings, *, show: Callable[[int, StepResult], None], started_s: float) -> Outcome:
     """Run every step, calling ``show`` with its number and result as it ends.
+
+    ``started_s`` is when the command began by the surroundings' clock; its seconds count from there.
 
     Raises:
         MissingExtra: scikit-learn or seal-python is not installed.
         ProtocolError: the compute host gave no answer.
     """
-    started = around.clock_s()
     deidentified, masking_cost, events = deidentifying.deidentify(around)
     show(1, deidentified)
 
@@ -32,7 +32,14 @@ def run(around: Surroundings, *, show: Callable[[int, StepResult], None]) -> Out
     show(3, sealed_model)
 
     computed = [
-        computing.evaluate(around, model, training_run.test_features, training_run.test_labels, mode=mode)
+        computing.evaluate(
+            around,
+            model,
+            training_run.test_features,
+            training_run.test_labels,
+            input_bound=LARGEST_SCALED,
+            mode=mode,
+        )
         for mode in (ComputeMode.ENCRYPTED_DATA, ComputeMode.ENCRYPTED_BOTH)
     ]
     events += [event for _, _, event in computed]
@@ -49,5 +56,5 @@ def run(around: Surroundings, *, show: Callable[[int, StepResult], None]) -> Out
         encrypted_weights=encrypted_weights,
         ledger=recorded,
         costs=(masking_cost, *training_run.costs, sealing_cost, *(cost for _, cost, _ in computed), ledger_cost),
-        seconds=around.clock_s() - started,
+        seconds=around.clock_s() - started_s,
     )

@@ -31,11 +31,13 @@ def evaluate(
     features: Float64[ndarray, "rows features"],
     labels: Bool[ndarray, " rows"],
     *,
+    input_bound: float,
     mode: ComputeMode,
 ) -> tuple[Computed, Cost, Event]:
     """Every row evaluated under encryption, beside the plaintext answer.
 
     What reaches the compute host lies in ``<mode>/host``; the key and everything in clear stay outside of it.
+    ``input_bound`` is the largest magnitude of a scaled feature: public, like the scaling.
     """
     folder = around.folder / mode.value
     host_folder = folder / "host"
@@ -46,7 +48,7 @@ def evaluate(
         np.array([model.bias]),
         mode=mode,
         roles=ROLES[mode],
-        input_bound=float(np.ceil(np.abs(features).max())),
+        input_bound=input_bound,
         circuit_id=random_id(),
     )
     client, server = circuit.keygen()

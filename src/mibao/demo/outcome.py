@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mibao.types import Refusal
 
@@ -99,6 +100,9 @@ class Recorded:
     verified: bool
     tampered_index: int
     found_index: int | None
+
+
+StepResult: TypeAlias = Deidentified | Trained | SealedModel | tuple[Computed, Computed] | Recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mibao import sealed
-from mibao.crypto import keys
+from mibao.crypto import key_text, keys
 from mibao.crypto.keys import RecipientPrivateKey, RecipientSuite, SignerPrivateKey, SignerPublicKey, SignerSuite
 from mibao.demo.model import LinearModel
 from mibao.demo.outcome import Cost, SealedModel
@@ -15,6 +15,8 @@ from mibao.events import Event, ModelRefused
 
 MODEL_NAME = "model.safetensors"
 SEALED_NAME = "model.mibao"
+RECIPIENT_KEY_NAME = "recipient.key"
+SIGNER_NAME = "vendor.pub"
 OPENED_NAME = "model.opened.safetensors"
 
 
@@ -23,6 +25,8 @@ def seal_and_attack(around: Surroundings, model: LinearModel) -> tuple[LinearMod
     recipient, stranger = (_recipient(around) for _ in range(2))
     vendor, other_vendor = (_signer(around) for _ in range(2))
     plain, sealed_path, opened = (around.folder / name for name in (MODEL_NAME, SEALED_NAME, OPENED_NAME))
+    around.keep_secret(RECIPIENT_KEY_NAME, key_text.encode_plain(recipient))
+    (around.folder / SIGNER_NAME).write_text(keys.encode_public(vendor.public) + "\n", encoding="ascii")
     data = model.to_safetensors()
     plain_seconds = around.timed(lambda: (plain.write_bytes(data), plain.read_bytes()))
     started = around.clock_s()
