@@ -1,7 +1,9 @@
 """Every way to alter a sealed file is refused, each by its own error."""
 
 import re
+import threading
 import tracemalloc
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cbor2
 import numpy as np
@@ -14,11 +16,12 @@ from mibao import sealed
 from mibao.crypto.aead import TAG_BYTES
 from mibao.errors import InputError, IntegrityError, KeyMismatch, MibaoError
 from mibao.events import ModelRefused
-from mibao.sealed import layout, manifest, merkle, model_table, opening, reading, recipients
+from mibao.sealed import layout, manifest, merkle, model_table, opening, reading, recipients, source_places
 from mibao.sealed.file_keys import FileKeys
 from mibao.sealed.layout import INDEX_ENTRY_BYTES, PREAMBLE_BYTES, SELECTOR_BYTES
 from mibao.sealed.sealing import signed_selector
 from mibao.sealed.source import MemorySource
+from mibao.sealed.source_https import LoopbackHttpSource
 from mibao.sealed.unlock import Binding
 from mibao.types import RandomId, Refusal
 
@@ -522,3 +525,34 @@ def test_refusals_become_records_for_a_ledger():
 
 def test_the_selector_lies_within_one_sector():
     assert PREAMBLE_BYTES + SELECTOR_BYTES <= 512
+
+
+class _Ranges(BaseHTTPRequestHandler):
+    data = b""
+
+    def do_GET(self):
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        body = type(self).data[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(type(self).data)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_forged_weights_of_a_licensed_recipient_are_refused_over_ranges_of_a_server(forged, monkeypatch):
+    handler = type("Handler", (_Ranges,), {"data": forged.read_bytes()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{served.server_port}/m"
+        monkeypatch.setattr(source_places, "FileSource", lambda _: LoopbackHttpSource(url))
+        with sealed.open_model("m", identity=kit.ALICE, signer=kit.VENDOR.public) as model:
+            for load in LOADERS.values():
+                with pytest.raises(IntegrityError, match=r"^data: chunk 0 of tensor 'layer.other' was altered"):
+                    load(model)
+        served.shutdown()
+        thread.join()
