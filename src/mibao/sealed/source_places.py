@@ -1,4 +1,4 @@
-"""Where a sealed model lies: a file, an ``https://`` address, or a source of the caller's own."""
+"""Where a sealed model lies: a file, an ``https://`` or ``s3://`` address."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ def open_place(place: StrPath) -> ClosingSource:
         from mibao.sealed.source_https import HttpsSource  # noqa: PLC0415 - files need no web client
 
         return HttpsSource(text)
+    if text.startswith("s3://"):
+        from mibao.sealed.source_s3 import S3Source  # noqa: PLC0415
+
+        return S3Source(text)
     if text.startswith("http://"):
         raise InputError("source: http:// is refused, anybody on the way could keep back a newer version; use https://")
     return FileSource(Path(place))
