@@ -124,7 +124,7 @@ def open_for_append(path: Path) -> tuple[Engine, Connection]:
         InputError: no file, not a ledger, or not writable.
         IntegrityError: the file is damaged.
     """
-    check_is_ledger(path)
+    path = located(path)
     # To open is to drop what cannot be replayed. One unfinished append may be a power failure's; two are not.
     check_write_ahead(write_ahead_file(path), tolerated=1)
     engine = open_engine(f"{path.absolute().as_uri()}?mode=rw", begin="BEGIN IMMEDIATE")
@@ -179,12 +179,21 @@ def write_back(connection: Connection) -> None:
         set_pragmas(connection, f"busy_timeout={CLOSE_TIMEOUT_MS}", "wal_checkpoint(TRUNCATE)")
 
 
-def check_is_ledger(path: Path) -> None:
-    """Return if the file begins as a ledger does.
+def located(path: Path) -> Path:
+    """Where the ledger really lies, through any link: SQLite keeps its other files beside that place.
 
     Raises:
         InputError: no file, not readable, not a ledger.
+        IntegrityError: a rollback journal lies beside it. A ledger never has one, and SQLite would play it back.
     """
+    _check_is_ledger(path)
+    real = path.resolve(strict=True)
+    if os.path.lexists(real.with_name(real.name + "-journal")):
+        raise IntegrityError(f"rollback journal beside the ledger: {real.name}-journal could undo entries")
+    return real
+
+
+def _check_is_ledger(path: Path) -> None:
     try:
         with path.open("rb") as file:
             header = file.read(100)

@@ -80,7 +80,7 @@ def read(path: Path, use: Callable[[Snapshot], Answer]) -> Answer:
         IntegrityError: the file is damaged; and whatever ``use`` raises.
     """
     for _ in range(READ_ATTEMPTS):
-        log_sqlite.check_is_ledger(path)
+        path = log_sqlite.located(path)
         before, locked = _fingerprint(path), _has_write_ahead_file(path)
         try:
             answer = _read_once(path, use, locked=locked)
