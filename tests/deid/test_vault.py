@@ -1,4 +1,5 @@
 import copy
+import os
 import pickle
 import stat
 from pathlib import Path
@@ -165,3 +166,10 @@ def test_a_vault_is_neither_pickled_nor_copied() -> None:
 def test_a_scope_key_of_another_length_is_refused() -> None:
     with pytest.raises(InputError, match=r"^vault: expected a scope key of 32 bytes, got 16$"):
         Vault(scope_key=bytes(16))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo"])
+def test_what_is_no_regular_file_is_no_vault_and_nothing_waits_for_it(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match="not a regular file"):
+        Vault.load(tmp_path / name, scope_key=KEY)

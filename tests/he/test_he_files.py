@@ -67,6 +67,25 @@ def test_missing_files_and_folders_are_named_in_one_line(tmp_path):
         files.write_bytes(tmp_path / "absent" / "ans", b"")
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "fifo"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match=r"cannot be read \(not a regular file\)"):
+        files.read_bytes(tmp_path / path)
+
+
+def test_logits_are_for_the_key_holders_eyes_also_where_others_could_read_what_was_there(tmp_path):
+    (tmp_path / "logits.npy").write_bytes(b"older")
+    (tmp_path / "logits.npy").chmod(0o644)
+    before = os.umask(0o022)
+    try:
+        files.write_logits(tmp_path / "logits.npy", b"newer")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "logits.npy").stat().st_mode) == 0o600
+    assert (tmp_path / "logits.npy").read_bytes() == b"newer"
+
+
 def test_a_file_larger_than_any_of_this_kind_is_not_read(tmp_path):
     with (tmp_path / "huge").open("wb") as stream:
         stream.truncate(max(envelope.MAX_BYTES.values()) + 1000)

@@ -1,6 +1,8 @@
 """The chain by hand: each party its own folder and processes, joined by files only."""
 
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +62,13 @@ def test_a_host_with_only_bundle_keys_and_request_answers_and_the_key_holder_rea
     done = mibao("evaluate", bundle, "req", "--keys", "server.keys", "-o", "ans", cwd=host)
     assert (done.returncode, done.stderr) == (0, "")
     shutil.move(host / "ans", owner / "ans")
-    assert mibao("decrypt", "my.circuit", "ans", "--key", "client.key", "-o", "logits.npy", cwd=owner).returncode == 0
+    before = os.umask(0o022)
+    try:
+        done = mibao("decrypt", "my.circuit", "ans", "--key", "client.key", "-o", "logits.npy", cwd=owner)
+    finally:
+        os.umask(before)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stat.S_IMODE((owner / "logits.npy").stat().st_mode) == 0o600
     weights, bias = weights_of()
     assert np.max(np.abs(np.load(owner / "logits.npy") - (records_of() @ weights + bias))) < 1e-3
 
@@ -138,7 +146,7 @@ def test_each_wrong_input_of_the_key_holder_is_refused(owner, monkeypatch):
         (("keygen", "my.circuit", "-o", "."), InputError, "client.key: cannot be written (File exists)"),
         (("keygen", "my.circuit", "-o", "in.npy"), InputError, "in.npy: cannot be made (File exists)"),
         (("encrypt", "my.circuit", "wide.npy"), InputError, "expected the shape (rows, 4)"),
-        (("encrypt", "my.circuit", "names.npy"), InputError, "one array of real numbers"),
+        (("encrypt", "my.circuit", "names.npy"), InputError, "an array in .npy form: real numbers"),
         (("encrypt", "my.circuit", "text.npy"), InputError, "expected an array in .npy"),
         (("encrypt", "my.circuit", "absent.npy"), InputError, "No such file"),
         (("encrypt", "other.circuit", "in.npy"), KeyMismatch, "client key: made for another circuit"),

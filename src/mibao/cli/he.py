@@ -10,9 +10,6 @@ import typer
 from mibao.errors import InputError, KeyMismatch
 
 if TYPE_CHECKING:
-    from jaxtyping import Real
-    from numpy import ndarray
-
     from mibao.he import CircuitSpec, Client
 
 app = typer.Typer(
@@ -76,7 +73,7 @@ def encrypt(
     from mibao.he import files
 
     client = _client_for(files.read_circuit(bundle).spec, key)
-    files.write_bytes(output, client.encrypt(_read_array(records)))
+    files.write_bytes(output, client.encrypt(files.read_records(records)))
     typer.echo(f"{output}: {output.stat().st_size:,} bytes, for the compute host")
 
 
@@ -114,7 +111,7 @@ def decrypt(
     logits = client.decrypt(files.read_bytes(answer))
     stream = io.BytesIO()
     np.save(stream, logits, allow_pickle=False)
-    files.write_bytes(output, stream.getvalue())
+    files.write_logits(output, stream.getvalue())
     typer.echo(f"{output}: logits of {logits.shape[0]} rows; for the key holder's eyes, never share them")
 
 
@@ -125,19 +122,3 @@ def _client_for(spec: CircuitSpec, key: Path) -> Client:
     if client.spec.circuit_id != spec.circuit_id:
         raise KeyMismatch("client key: made for another circuit")
     return client
-
-
-def _read_array(path: Path) -> Real[ndarray, "..."]:
-    import io
-
-    import numpy as np
-
-    from mibao.he import files
-
-    try:
-        values = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected an array in .npy form") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
-        raise InputError(f"{path}: expected one array of real numbers, shape (rows, features)")
-    return values

@@ -7,6 +7,7 @@ derived from the scope key and a fresh salt, used for this one message; associat
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from itertools import count
 from pathlib import Path
@@ -176,12 +177,21 @@ def _table(rows: list[canonical.Value]) -> dict[tuple[EntityType, str], str]:
 
 def _read_file(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES + frames.HEADER_BYTES:
-            raise InputError(f"vault: expected at most {MAX_FILE_BYTES} bytes, got {size}")
-        return path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"vault: cannot read {path}: not a regular file")
+            longest = MAX_FILE_BYTES + frames.HEADER_BYTES
+            if status.st_size > longest or len(data := file.read(longest + 1)) > longest:
+                raise InputError(f"vault: expected at most {MAX_FILE_BYTES} bytes, got more")
+            return data
     except OSError as error:
         raise InputError(f"vault: cannot read {path}: {error.strerror}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a FIFO without waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _replace_file(path: Path, data: bytes) -> None:

@@ -58,13 +58,14 @@ class Client:
             records: Shape (rows, features), at most 2**20 rows.
 
         Raises:
-            InputError: the records do not suit the circuit, the request would exceed 1 GiB, or this circuit takes
-                records in clear (:func:`mibao.he.request_in_clear`).
+            InputError: the records do not suit the circuit, the request would exceed 1 GiB or its answer 256 MiB, or
+                this circuit takes records in clear (:func:`mibao.he.request_in_clear`).
         """
         if not self._spec.data_encrypted:
             raise InputError(f"{self._spec.mode.value}: data stay in clear at the host; use request_in_clear")
         values = checked_records(self._spec, records)
         rows = values.shape[0]
+        self._spec.check_answer(rows)
         each = self._engine.ciphertext_bytes(level=0)
         if self._spec.batches(rows) * self._spec.features * each > _ROOM:
             raise InputError(f"request: {rows} rows would exceed 1 GiB; send fewer at a time")

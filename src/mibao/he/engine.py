@@ -74,11 +74,15 @@ class Engine(Protocol):
         ...
 
     def encode(self, values: Float64[ndarray, "count"], *, scale: float) -> Plaintext:
-        """At most N / 2 numbers, zeros behind them, for a fresh ciphertext's level."""
+        """At most N / 2 numbers, zeros behind them, for a fresh ciphertext's level.
+
+        Raises:
+            IntegrityError: a number does not fit the modulus at ``scale``.
+        """
         ...
 
     def encode_constant(self, value: float, *, scale: float) -> Plaintext:
-        """One number in every slot."""
+        """One number in every slot. Raises ``IntegrityError`` when it does not fit the modulus at ``scale``."""
         ...
 
     def encrypt(self, secret: SecretKey, plaintext: Plaintext) -> Ciphertext:
@@ -100,7 +104,7 @@ class Engine(Protocol):
         ...
 
     def add(self, ciphertext: Ciphertext, addend: Ciphertext | Plaintext) -> Ciphertext:
-        """Their sum; both at one level and scale."""
+        """Their sum; both at one level and scale. Raises ``IntegrityError`` when the library refuses them."""
         ...
 
     def relinearize(self, ciphertext: Ciphertext, key: RelinearizationKey) -> Ciphertext:

@@ -35,6 +35,7 @@ def engine_for(parameters: Parameters) -> Engine:
     """The engine for ``parameters``, made once a process.
 
     Raises:
+        IntegrityError: the library refuses the parameters.
         MissingExtra: seal-python is not installed.
     """
     return SealEngine(parameters)
@@ -50,7 +51,9 @@ class SealEngine:
             raise MissingExtra("encrypted compute", extra="he") from error
         self.parameters = parameters
         self._seal = seal
-        primes = seal.CoeffModulus.Create(parameters.ring_degree, list(parameters.modulus_bits))
+        primes = _guard(
+            "parameters", lambda: seal.CoeffModulus.Create(parameters.ring_degree, list(parameters.modulus_bits))
+        )
         chosen = seal.EncryptionParameters(seal.scheme_type.ckks)
         chosen.set_poly_modulus_degree(parameters.ring_degree)
         chosen.set_coeff_modulus(primes)
@@ -84,11 +87,11 @@ class SealEngine:
 
     def encode(self, values: Float64[ndarray, "count"], *, scale: float) -> Plaintext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Plaintext(self._encoder.encode(np.ascontiguousarray(values), scale))
+        return Plaintext(_guard("plaintext", lambda: self._encoder.encode(np.ascontiguousarray(values), scale)))
 
     def encode_constant(self, value: float, *, scale: float) -> Plaintext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Plaintext(self._encoder.encode(float(value), scale))
+        return Plaintext(_guard("plaintext", lambda: self._encoder.encode(float(value), scale)))
 
     def encrypt(self, secret: SecretKey, plaintext: Plaintext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
@@ -125,17 +128,16 @@ class SealEngine:
 
     def add(self, ciphertext: Ciphertext, addend: Ciphertext | Plaintext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        if isinstance(addend, Plaintext):
-            return Ciphertext(self._evaluator.add_plain(ciphertext.handle, addend.handle))
-        return Ciphertext(self._evaluator.add(ciphertext.handle, addend.handle))
+        add = self._evaluator.add_plain if isinstance(addend, Plaintext) else self._evaluator.add
+        return Ciphertext(_guard("sum", lambda: add(ciphertext.handle, addend.handle)))
 
     def relinearize(self, ciphertext: Ciphertext, key: RelinearizationKey) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(self._evaluator.relinearize(ciphertext.handle, key.handle))
+        return Ciphertext(_guard("product", lambda: self._evaluator.relinearize(ciphertext.handle, key.handle)))
 
     def rescale(self, ciphertext: Ciphertext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(self._evaluator.rescale_to_next(ciphertext.handle))
+        return Ciphertext(_guard("product", lambda: self._evaluator.rescale_to_next(ciphertext.handle)))
 
     def ciphertext_bytes(self, *, level: int) -> int:
         """See :class:`~mibao.he.engine.Engine`."""

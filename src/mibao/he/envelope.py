@@ -15,7 +15,7 @@ from mibao.codec import canonical, frames
 from mibao.codec.canonical import Value
 from mibao.crypto.kdf import domain_tag
 from mibao.errors import InputError, IntegrityError
-from mibao.he.spec import CircuitSpec
+from mibao.he.spec import MAX_ANSWER_BYTES, CircuitSpec
 from mibao.types import RandomId
 
 MAGIC = b"MBHE"
@@ -44,7 +44,7 @@ MAX_BYTES: dict[Kind, int] = {
     Kind.CLIENT_KEY: 1 << 24,
     Kind.SERVER_KEYS: 1 << 26,
     Kind.REQUEST: 1 << 30,
-    Kind.ANSWER: 1 << 30,
+    Kind.ANSWER: MAX_ANSWER_BYTES + 2 * MAX_HEADER_BYTES,
 }
 NAMES: dict[Kind, str] = {
     Kind.CIRCUIT: "circuit",

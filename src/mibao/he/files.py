@@ -6,9 +6,14 @@ A secret goes to a new file of mode 0600; anything else to a file beside its tar
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
+from jaxtyping import Real
+from numpy import ndarray
+
 from mibao.errors import InputError
+from mibao.he.arrays import array_of
 from mibao.he.client import Client
 from mibao.he.envelope import MAX_BYTES
 from mibao.he.linear import LinearCircuit
@@ -18,6 +23,7 @@ CLIENT_KEY_NAME = "client.key"
 SERVER_KEYS_NAME = "server.keys"
 HOST_BUNDLE_NAME = "host.bundle"
 _FRAME_BYTES = 64
+_LONGEST = max(MAX_BYTES.values()) + _FRAME_BYTES
 _SECRET_MODE = 0o600
 _PUBLIC_MODE = 0o666  # less the umask
 
@@ -29,13 +35,21 @@ def read_bytes(path: Path) -> bytes:
         InputError: the file is missing, unreadable, no regular file, or larger than any of them may be.
     """
     try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size > max(MAX_BYTES.values()) + _FRAME_BYTES:
-                raise InputError(f"{path}: {size} bytes is more than any file of this kind may have")
-            return stream.read()
+        with open(path, "rb", opener=_open_at_once) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: cannot be read (not a regular file)")
+            data = stream.read(_LONGEST + 1) if status.st_size <= _LONGEST else None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if data is None or len(data) > _LONGEST:
+        raise InputError(f"{path}: more than {_LONGEST} bytes is more than any file of this kind may have")
+    return data
+
+
+def read_records(path: Path) -> Real[ndarray, "..."]:
+    """The array in an ``.npy`` file. Raises as :func:`read_bytes` and :func:`~mibao.he.arrays.array_of`."""
+    return array_of(read_bytes(path), name=str(path))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -44,12 +58,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         InputError: the folder is missing or not writable.
     """
-    try:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        _write_new(part, data, mode=_PUBLIC_MODE)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    _replace(path, data, mode=_PUBLIC_MODE)
+
+
+def write_logits(path: Path, data: bytes) -> None:
+    """Write or replace decrypted logits, with mode 0600: they speak about the key. Raises as :func:`write_bytes`."""
+    _replace(path, data, mode=_SECRET_MODE)
 
 
 def write_client_key(path: Path, client: Client) -> None:
@@ -93,9 +107,23 @@ def read_server(bundle: Path, keys: Path) -> Server:
     return Server.from_bytes(bundle=read_bytes(bundle), keys=read_bytes(keys))
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a FIFO without waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _write_secret(path: Path, data: bytes) -> None:
     try:
         _write_new(path, data, mode=_SECRET_MODE)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _replace(path: Path, data: bytes, *, mode: int) -> None:
+    try:
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        _write_new(part, data, mode=mode)
+        part.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 

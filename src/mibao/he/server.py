@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Real
@@ -21,11 +23,13 @@ from mibao.he.spec import MAX_ROWS, CircuitSpec
 from mibao.he.weights import Weights
 from mibao.types import RandomId
 
+_FEATURES_AT_ONCE = 64
+
 
 class Server:
     """Evaluates one circuit under one key that it does not have."""
 
-    __slots__ = ("_biases", "_bundle", "_engine", "_key_id", "_keys", "_relinearization", "_spec", "_weights")
+    __slots__ = ("_bundle", "_engine", "_key_id", "_keys", "_operands", "_relinearization", "_spec")
 
     def __init__(self, *, spec: CircuitSpec, bundle: Envelope, keys: Envelope) -> None:
         self._spec = spec
@@ -33,8 +37,7 @@ class Server:
         self._key_id = envelope.id_of(keys, "key")
         self._engine = engine_for(spec.parameters)
         self._relinearization = _relinearization_key(spec, keys, self._engine)
-        operands = _encrypted_operands if spec.weights_encrypted else _clear_operands
-        self._weights, self._biases = operands(spec, bundle, self._engine)
+        self._operands = _operands(spec, bundle, self._engine)
 
     @property
     def spec(self) -> CircuitSpec:
@@ -75,24 +78,32 @@ class Server:
         """The answer to ``request``: for each batch and output one ciphertext of logits.
 
         Raises:
-            InputError: not a request.
+            InputError: not a request, or one whose answer would exceed 256 MiB.
             IntegrityError: the request was altered or truncated, or holds what the library refuses.
             KeyMismatch: the request is of another circuit or under another key.
         """
         opened = envelope.decode(request, Kind.REQUEST)
         rows = _rows_of(opened, self._spec, self._key_id)
+        self._spec.check_answer(rows)
         inputs = self._encrypted_columns(opened.body, rows) if self._spec.data_encrypted else self._clear(opened, rows)
-        answers = []
-        for _ in range(self._spec.batches(rows)):
-            batch = [next(inputs) for _ in range(self._spec.features)]
-            answers += [self._logit(batch, output) for output in range(self._spec.outputs)]
+        body = b"".join(answer for _ in range(self._spec.batches(rows)) for answer in self._batch(inputs))
         header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value, "rows": rows}
-        return envelope.encode(Envelope(kind=Kind.ANSWER, header=header, body=b"".join(answers)))
+        return envelope.encode(Envelope(kind=Kind.ANSWER, header=header, body=body))
 
-    def _logit(self, batch: list[Operand], output: int) -> bytes:
+    def _batch(self, inputs: Iterator[Operand]) -> Iterator[bytes]:
+        """The next batch's logits. A few features at a time, so that memory does not grow with the circuit's width."""
+        totals: list[Ciphertext | None] = [None] * self._spec.outputs
+        for start in range(0, self._spec.features, _FEATURES_AT_ONCE):
+            chunk = list(islice(inputs, min(_FEATURES_AT_ONCE, self._spec.features - start)))
+            for output, total in enumerate(totals):
+                products = self._engine.sum_of_products(chunk, self._operands.weights(output, start, len(chunk)))
+                if products is not None:
+                    totals[output] = products if total is None else self._engine.add(total, products)
+        for output, total in enumerate(totals):
+            yield self._logit(total, self._operands.bias(output))
+
+    def _logit(self, products: Ciphertext | None, bias: Operand) -> bytes:
         """Sum first, relinearize once, rescale once."""
-        weights, bias = self._weights[output], self._biases[output]
-        products = self._engine.sum_of_products(batch, weights)
         total = self._engine.add(products, bias) if products is not None else bias
         if not isinstance(total, Ciphertext):
             raise IntegrityError("bundle: an output has no weights, its answer would be in clear")
@@ -121,11 +132,13 @@ def request_in_clear(spec: CircuitSpec, records: Real[ndarray, "..."]) -> bytes:
     """A request of the mode that encrypts weights only: the records **in clear**, for a host that may read them.
 
     Raises:
-        InputError: the circuit takes encrypted records, or the records do not suit it.
+        InputError: the circuit takes encrypted records, the records do not suit it, or its answer
+            would exceed 256 MiB.
     """
     if spec.data_encrypted:
         raise InputError(f"{spec.mode.value}: records are encrypted; use the client")
     values = checked_records(spec, records)
+    spec.check_answer(values.shape[0])
     header: dict[str, Value] = {"circuit": spec.circuit_id.value, "rows": values.shape[0]}
     return envelope.encode(Envelope(kind=Kind.REQUEST, header=header, body=values.astype("<f8").tobytes()))
 
@@ -169,18 +182,40 @@ def _relinearization_key(spec: CircuitSpec, keys: Envelope, engine: Engine) -> R
     return None
 
 
-def _clear_operands(spec: CircuitSpec, bundle: Envelope, engine: Engine) -> tuple[list[list[Operand]], list[Operand]]:
-    weights = Weights.from_body(bundle.body, spec)
-    encoded: list[list[Operand]] = [
-        [engine.encode_constant(float(weight), scale=spec.weight_scale) for weight in column]
-        for column in weights.matrix.T
-    ]
-    return encoded, [engine.encode_constant(float(bias), scale=spec.bias_scale) for bias in weights.bias]
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
+class _ClearOperands:
+    """Weights in clear, encoded when they are needed: encoded ones take 16,000 times their room."""
+
+    spec: CircuitSpec
+    held: Weights
+    engine: Engine
+
+    def weights(self, output: int, start: int, count: int) -> Sequence[Operand]:
+        column = self.held.matrix[start : start + count, output]
+        return [self.engine.encode_constant(float(weight), scale=self.spec.weight_scale) for weight in column]
+
+    def bias(self, output: int) -> Operand:
+        return self.engine.encode_constant(float(self.held.bias[output]), scale=self.spec.bias_scale)
 
 
-def _encrypted_operands(
-    spec: CircuitSpec, bundle: Envelope, engine: Engine
-) -> tuple[list[list[Operand]], list[Operand]]:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
+class _EncryptedOperands:
+    """Encrypted weights, output by output, each output's bias behind them."""
+
+    spec: CircuitSpec
+    loaded: list[Ciphertext]
+
+    def weights(self, output: int, start: int, count: int) -> Sequence[Operand]:
+        first = output * (self.spec.features + 1) + start
+        return self.loaded[first : first + count]
+
+    def bias(self, output: int) -> Operand:
+        return self.loaded[output * (self.spec.features + 1) + self.spec.features]
+
+
+def _operands(spec: CircuitSpec, bundle: Envelope, engine: Engine) -> _ClearOperands | _EncryptedOperands:
+    if not spec.weights_encrypted:
+        return _ClearOperands(spec=spec, held=Weights.from_body(bundle.body, spec), engine=engine)
     each = engine.ciphertext_bytes(level=0)
     if len(bundle.body) != spec.outputs * (spec.features + 1) * each:
         raise IntegrityError("bundle: its size does not match its circuit")
@@ -189,6 +224,4 @@ def _encrypted_operands(
         engine.load_ciphertext(bundle.body[index * each : (index + 1) * each], level=0, scale=scale)
         for index, scale in enumerate(scales)
     ]
-    step = spec.features + 1
-    weights: list[list[Operand]] = [[*loaded[start : start + spec.features]] for start in range(0, len(loaded), step)]
-    return weights, [*loaded[spec.features :: step]]
+    return _EncryptedOperands(spec=spec, loaded=loaded)

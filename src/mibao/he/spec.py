@@ -8,6 +8,7 @@ from typing import Any
 
 from mibao.codec.canonical import Value
 from mibao.errors import InputError, IntegrityError
+from mibao.he.levels import LADDER
 from mibao.he.parameters import Parameters
 from mibao.he.roles import Roles, check_roles
 from mibao.types import ComputeMode, RandomId
@@ -15,6 +16,8 @@ from mibao.types import ComputeMode, RandomId
 MAX_FEATURES = 4096
 MAX_OUTPUTS = 256
 MAX_ROWS = 1 << 20
+MAX_ANSWER_BYTES = 1 << 28  # what one request can make a host hold
+_WORD_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +48,9 @@ class CircuitSpec:
         """Refuse what no circuit can be.
 
         Raises:
-            InputError: a size is out of range, the bound is not positive and finite, the scales exceed the modulus, the
-                mode needs key switching that the parameters lack, or the roles do not suit the mode.
+            InputError: a size is out of range, the bound is not positive and finite, the parameters are none of
+                :data:`~mibao.he.levels.LADDER`, the scales exceed the modulus, the mode needs key switching that the
+                parameters lack, or the roles do not suit the mode.
         """
         if not 1 <= self.features <= MAX_FEATURES or not 1 <= self.outputs <= MAX_OUTPUTS:
             raise InputError(
@@ -55,9 +59,11 @@ class CircuitSpec:
             )
         if not (0 < self.input_bound < math.inf and 0 <= self.predicted_error < math.inf):
             raise InputError("circuit: expected a positive, finite input_bound and a finite predicted error")
+        if (self.parameters.ring_degree, self.parameters.modulus_bits) not in LADDER:  # any other may cost gigabytes
+            raise InputError("circuit: expected a ring degree and a modulus that compile_linear chooses")
         product_bits = self.parameters.scale_bits + self.weight_scale_bits
-        if self.weight_scale_bits < 1 or product_bits >= self.parameters.data_modulus_bits or self.parameters.depth > 1:
-            raise InputError("circuit: the scales do not fit the modulus, or it has more than one level")
+        if self.weight_scale_bits < 1 or product_bits >= self.parameters.data_modulus_bits:
+            raise InputError("circuit: the scales do not fit the modulus")
         if self.mode is ComputeMode.ENCRYPTED_BOTH and len(self.parameters.modulus_bits) < 2:
             raise InputError("circuit: encrypting both sides takes a special prime")
         check_roles(self.mode, self.roles)
@@ -90,6 +96,15 @@ class CircuitSpec:
     def batches(self, rows: int) -> int:
         """Ciphertexts a feature that ``rows`` records take."""
         return -(-rows // self.parameters.slots)
+
+    def answer_bytes(self, rows: int) -> int:
+        """Bytes that answer ``rows`` records: two components of one prime for each batch and output."""
+        return self.batches(rows) * self.outputs * 2 * self.parameters.ring_degree * _WORD_BYTES
+
+    def check_answer(self, rows: int) -> None:
+        """Refuse ``rows`` records whose answer would pass :data:`MAX_ANSWER_BYTES`. Raises ``InputError``."""
+        if self.answer_bytes(rows) > MAX_ANSWER_BYTES:
+            raise InputError(f"request: the answer to {rows} rows would exceed 256 MiB; send fewer at a time")
 
     def to_value(self) -> dict[str, Value]:
         """The canonical map that stands in every header."""

@@ -41,6 +41,9 @@ class Weights:
         values = np.frombuffer(body, dtype=_STORED).astype(np.float64)
         if not np.all(np.isfinite(values)):
             raise IntegrityError("bundle: a weight is not finite")
+        # Two bits short of the modulus: the library refuses to encode more, with an error of its own.
+        if np.max(np.abs(values)) >= 2.0 ** (spec.parameters.data_modulus_bits - 2 - spec.weight_scale_bits):
+            raise IntegrityError("bundle: a weight does not fit the modulus")
         table = values.reshape(spec.features + 1, spec.outputs)
         return cls(matrix=table[:-1], bias=table[-1])
 
