@@ -75,6 +75,8 @@ def test_a_host_with_only_bundle_keys_and_request_answers_and_the_key_holder_rea
 
 def test_the_modes_with_encrypted_weights_hand_the_host_a_folder_without_them(owner, host):
     for mode in (WEIGHTS, BOTH):
+        for left in host.iterdir():
+            left.unlink()
         compiled = circuit(mode, features=8)
         client, server = compiled.keygen()
         files.write_server(host, server)
@@ -143,7 +145,7 @@ def test_each_wrong_input_of_the_key_holder_is_refused(owner, monkeypatch):
     (owner / "text.npy").write_text("no array")
     np.save(owner / "in.npy", records_of())
     cases = [
-        (("keygen", "my.circuit", "-o", "."), InputError, "client.key: cannot be written (File exists)"),
+        (("keygen", "my.circuit", "-o", "."), InputError, "client.key exists already and is not overwritten"),
         (("keygen", "my.circuit", "-o", "in.npy"), InputError, "in.npy: cannot be made (File exists)"),
         (("encrypt", "my.circuit", "wide.npy"), InputError, "expected the shape (rows, 4)"),
         (("encrypt", "my.circuit", "names.npy"), InputError, "an array in .npy form: real numbers"),
@@ -172,3 +174,26 @@ def _folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize("command", ["encrypt", "evaluate", "decrypt", "keygen"])
+def test_no_command_overwrites_what_is_there(owner, command):
+    files.write_circuit(owner / "my.circuit", circuit(DATA))
+    np.save(owner / "records.npy", records_of())
+    assert mibao("keygen", "my.circuit", "-o", ".", cwd=owner).returncode == 0
+    assert mibao("encrypt", "my.circuit", "records.npy", "--key", "client.key", "-o", "req", cwd=owner).returncode == 0
+    evaluate = ("evaluate", "my.circuit", "req", "--keys", "server.keys")
+    assert mibao(*evaluate, "-o", "ans", cwd=owner).returncode == 0
+    before = {path.name: path.read_bytes() for path in owner.iterdir()}
+    done = {
+        "encrypt": lambda: mibao(
+            "encrypt", "my.circuit", "records.npy", "--key", "client.key", "-o", "client.key", cwd=owner
+        ),
+        "evaluate": lambda: mibao(*evaluate, "-o", "records.npy", cwd=owner),
+        "decrypt": lambda: mibao("decrypt", "my.circuit", "ans", "--key", "client.key", "-o", "client.key", cwd=owner),
+        "keygen": lambda: mibao("keygen", "my.circuit", "-o", ".", cwd=owner),
+    }[command]()
+    assert done.returncode == 2
+    assert "exists already and is not overwritten" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in owner.iterdir()} == before

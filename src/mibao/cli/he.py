@@ -46,6 +46,9 @@ def keygen(
     from mibao.he import files, generate_client
 
     circuit = files.read_circuit(bundle)
+    files.check_new(
+        *(output / name for name in (files.CLIENT_KEY_NAME, files.SERVER_KEYS_NAME, files.HOST_BUNDLE_NAME))
+    )
     client = generate_client(circuit.spec)
     encrypted = circuit.encrypt_weights(client) if circuit.spec.weights_encrypted else None
     secret = output / files.CLIENT_KEY_NAME

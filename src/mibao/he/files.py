@@ -1,6 +1,6 @@
 """Circuits, keys, requests and answers as files: the edge of this pillar.
 
-A secret goes to a new file of mode 0600; anything else to a file beside its target, which then takes the name.
+Nothing that is there already is ever replaced. A file is written beside its place and then takes the name.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def read_records(path: Path) -> Real[ndarray, "..."]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write or replace a file that is no secret.
+    """Write a file that is no secret; it appears whole or not at all.
 
     Raises:
-        InputError: the folder is missing or not writable.
+        InputError: the file exists already, or the folder is missing or not writable.
     """
-    _replace(path, data, mode=_PUBLIC_MODE)
+    _write_new(path, data, mode=_PUBLIC_MODE)
 
 
 def write_logits(path: Path, data: bytes) -> None:
-    """Write or replace decrypted logits, with mode 0600: they speak about the key. Raises as :func:`write_bytes`."""
-    _replace(path, data, mode=_SECRET_MODE)
+    """Write decrypted logits, with mode 0600: they speak about the key. Raises as :func:`write_bytes`."""
+    _write_new(path, data, mode=_SECRET_MODE)
 
 
 def write_client_key(path: Path, client: Client) -> None:
@@ -72,7 +72,7 @@ def write_client_key(path: Path, client: Client) -> None:
     Raises:
         InputError: the file exists, or the folder is missing or not writable.
     """
-    _write_secret(path, client.reveal_secret_bytes())
+    _write_new(path, client.reveal_secret_bytes(), mode=_SECRET_MODE)
 
 
 def read_client_key(path: Path) -> Client:
@@ -82,7 +82,7 @@ def read_client_key(path: Path) -> Client:
 
 def write_circuit(path: Path, circuit: LinearCircuit) -> None:
     """Write a circuit; with weights in clear, if it has them, so with mode 0600. Raises as :func:`write_client_key`."""
-    _write_secret(path, circuit.to_bytes())
+    _write_new(path, circuit.to_bytes(), mode=_SECRET_MODE)
 
 
 def read_circuit(path: Path) -> LinearCircuit:
@@ -112,28 +112,28 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _write_secret(path: Path, data: bytes) -> None:
-    try:
-        _write_new(path, data, mode=_SECRET_MODE)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _replace(path: Path, data: bytes, *, mode: int) -> None:
-    try:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        _write_new(part, data, mode=mode)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+def check_new(*paths: Path) -> None:
+    """Return if nothing is there yet. Raises ``InputError`` that names what is."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise InputError(f"{path} exists already and is not overwritten: choose another name or move it away")
 
 
 def _write_new(path: Path, data: bytes, *, mode: int) -> None:
-    """A file that was not there before; none at all if writing fails."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    check_new(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        _write_part(part, data, mode=mode)
+        os.link(part, path)  # unlike a rename, a link never replaces what another process has just written
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already and is not overwritten") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_part(path: Path, data: bytes, *, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
