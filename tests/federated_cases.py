@@ -41,12 +41,20 @@ def still_sites(*, features, sites=5):
 PRIVACY = Privacy(clip=1.0, noise_multiplier=2.0, delta=1e-5)
 
 
-def make_nodes(task, *, sites, seed=1):
+def make_nodes(task, *, sites, seed=1, witness=None):
     randomness = byte_source(seed)
     signers = [generate_signer(SignerSuite.ED25519, randomness(32)) for _ in range(sites)]
     roster = {number: signer.public for number, signer in enumerate(signers)}
     nodes = [
-        Node(task, number=number, roster=roster, session_id=SESSION, signer=signer, randomness=randomness)
+        Node(
+            task,
+            number=number,
+            roster=roster,
+            session_id=SESSION,
+            signer=signer,
+            randomness=randomness,
+            witness=witness,
+        )
         for number, signer in enumerate(signers)
     ]
     return nodes, roster

@@ -42,7 +42,7 @@ def test_known_elements() -> None:
     [
         ([np.nan], 8, 1.0, "finite values"),
         ([np.inf], 8, 1.0, "finite values"),
-        ([1.5], 8, 1.0, "within ±1, got one of magnitude 1.5"),
+        ([1.5], 8, 1.0, "within ±1, got one outside$"),
         ([0.0], 53, 1.0, "0..52 scale bits"),
         ([0.0], -1, 1.0, "0..52 scale bits"),
         ([0.0], 52, 1e6, r"under 2\*\*62"),

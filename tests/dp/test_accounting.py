@@ -187,3 +187,9 @@ def test_the_share_in_the_event_is_the_share_that_was_drawn():
     event = release(contributors=4)
     each = (event.noise_multiplier * event.sensitivity) ** 2 / event.contributors
     assert each == pytest.approx(float(Fraction(7.5) ** 2 * 10**12 / 5), rel=1e-12)
+
+
+@pytest.mark.parametrize("epsilon", [math.nan, -1.0])
+def test_a_budget_that_is_no_number_of_0_or_more_is_refused(epsilon):
+    with pytest.raises(InputError, match="expected a budget of 0 or more"):
+        require_affordable([], release(), epsilon=epsilon, delta=DELTA)

@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from federated_cases import PRIVACY, SESSION, make_nodes, regression_sites, task_over
 from mibao.errors import InputError
 from mibao.federated import FedAvg, FedSGD, LogisticRegression, Privacy
+from mibao.federated.task import MODULUS_BITS, PLAIN_SCALE_BITS, plain_bound
 
 PARTS = regression_sites(sites=5)
 
@@ -30,7 +32,7 @@ def test_over_two_thirds_of_the_sites_must_take_part_and_never_fewer_than_three(
     for sites, least in ((3, 3), (4, 3), (5, 4), (8, 6)):
         task = task_over(regression_sites(sites=sites))
         _, roster = make_nodes(task, sites=sites)
-        session = task.session(session_id=SESSION, roster=roster, round_number=4)
+        session = task.session(session_id=SESSION, roster=roster, round_number=4, weights=np.zeros(5))
         assert (session.threshold, session.min_clients, session.round) == (least, least, 4)
 
 
@@ -59,3 +61,9 @@ def test_another_aggregation_is_refused():
 def test_a_promise_without_meaning_is_refused(change, message):
     with pytest.raises(InputError, match=message):
         Privacy(**{"clip": 1.0, "noise_multiplier": 2.0, "delta": 1e-5, **change})
+
+
+@pytest.mark.parametrize("sites", [3, 4, 255, 256, 511, 512, 1023, 1024])
+def test_the_largest_uploads_of_all_sites_sum_exactly(sites):
+    total = sites * int(plain_bound(sites=sites)) << PLAIN_SCALE_BITS
+    assert 2 ** (MODULUS_BITS - 4) < total < 2 ** (MODULUS_BITS - 1)

@@ -97,8 +97,10 @@ def require_affordable(spent: Sequence[Event], upcoming: Event, *, epsilon: floa
 
     Raises:
         BudgetExhausted: it would exceed the promise; the message says spent and promised.
-        InputError: as :func:`epsilon_spent`.
+        InputError: ``epsilon`` is negative or not a number, or as :func:`epsilon_spent`.
     """
+    if not epsilon >= 0.0:
+        raise InputError(f"accounting: expected a budget of 0 or more, got {epsilon:g}")
     if epsilon_spent([*spent, upcoming], delta=delta) > epsilon:
         so_far = epsilon_spent(spent, delta=delta)
         raise BudgetExhausted(

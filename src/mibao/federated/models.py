@@ -45,6 +45,14 @@ class Model(Protocol):
         """
         ...
 
+    def check(self, records: Records) -> None:
+        """Return if the model can learn from these records, else raise ``InputError``; once, when a site loads them.
+
+        Records that passed never make :meth:`gradients` raise: under differential privacy that would be an answer
+        without noise.
+        """
+        ...
+
     def predict(
         self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
     ) -> Float64[ndarray, "records"]:
@@ -66,6 +74,10 @@ class LinearRegression:
     def initial(self) -> Float64[ndarray, "weights"]:
         """Zeros."""
         return np.zeros(self.size)
+
+    def check(self, records: Records) -> None:
+        """Raises ``InputError`` for another number of features."""
+        _check_features(self.features, records)
 
     def predict(
         self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
@@ -101,6 +113,11 @@ class LogisticRegression:
     def initial(self) -> Float64[ndarray, "weights"]:
         """Zeros."""
         return np.zeros(self.size)
+
+    def check(self, records: Records) -> None:
+        """Raises ``InputError`` for another number of features, or a target that is neither 0 nor 1."""
+        _check_features(self.features, records)
+        _classes(records)
 
     def logits(
         self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
@@ -159,6 +176,11 @@ def _linear(
     # Not `features @ weights`: BLAS rounds a row differently beside other rows, see Model.gradients.
     products: Float64[ndarray, "records"] = np.sum(features * weights[:-1], axis=1) + weights[-1]
     return products
+
+
+def _check_features(expected: int, records: Records) -> None:
+    if records.features.shape[1] != expected:
+        raise InputError(f"expected records of {expected} features, got {records.features.shape[1]}")
 
 
 def _with_intercept(features: Float64[ndarray, "records features"]) -> Float64[ndarray, "records weights"]:

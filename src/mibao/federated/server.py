@@ -22,6 +22,8 @@ from mibao.types import RandomId
 class Server:
     """One training run, a round at a time: :meth:`open_round`, then :meth:`close_round` with the secure sum.
 
+    A round that fails is given up with :meth:`abandon_round`; sites never answer the same round twice.
+
     Args:
         task: What is trained.
         roster: Every site's public key.
@@ -90,8 +92,24 @@ class Server:
         self._round += 1
         return tuple(happened)
 
+    def abandon_round(self) -> tuple[Event, ...]:
+        """Give up the round that is open: its number is spent, the weights stay. Returns what was charged for it.
+
+        With differential privacy it is charged like a sum with the fewest sites, although none came out: what the
+        sites sent may have been seen by others, and they charge it, too.
+        """
+        privacy = self._task.privacy
+        charged = [] if privacy is None else self._charge(privacy, contributors=self._session().least_alive)
+        self._round += 1
+        return tuple(charged)
+
     def _session(self) -> Session:
-        return self._task.session(session_id=self._session_id, roster=self._roster, round_number=self._round)
+        return self._task.session(
+            session_id=self._session_id,
+            roster=self._roster,
+            round_number=self._round,
+            weights=self._iterates[-1],
+        )
 
     def _charge(self, privacy: Privacy, *, contributors: int) -> list[Event]:
         noise = self._noise(privacy, contributors=contributors)
@@ -103,12 +121,10 @@ class Server:
         return [noise, spent]
 
     def _noise(self, privacy: Privacy, *, contributors: int) -> NoiseAdded:
-        size = self._task.model.size
-        return dp.noise_added(
-            session=self._session_id,
+        return privacy.noise_added(
+            session_id=self._session_id,
             round_number=self._round,
             contributors=contributors,
-            variance_each=privacy.share_variance(dimension=size, sites=len(self._roster)),
-            squared_sensitivity=privacy.squared_sensitivity(dimension=size),
-            dimension=size,
+            sites=len(self._roster),
+            dimension=self._task.model.size,
         )

@@ -76,16 +76,17 @@ def simulate(
     """
     _check_plan(sites=sites, rounds=rounds, dropouts=dropouts)
     started = time.perf_counter()
-    nodes, server = _found(task, sites=sites, randomness=randomness)
+    addends: dict[int, UInt64[ndarray, "upload"]] = {}
+    nodes, server = _found(task, sites=sites, randomness=randomness, addends=addends)
     events: list[Event] = []
     sums: list[SecureSum] = []
     sum_exact = True
     for number in range(rounds):
-        released, exact = _run_round(nodes, server, dropped=dropouts.get(number, frozenset()))
+        released, exact = _run_round(nodes, server, addends, dropped=dropouts.get(number, frozenset()))
         events += server.close_round(released)
         sums.append(released)
         sum_exact = sum_exact and exact
-    addends = sum(len(released.survivors) for released in sums)
+    uploads = sum(len(released.survivors) for released in sums)
     return Result(
         weights=server.weights,
         rounds=rounds,
@@ -95,30 +96,41 @@ def simulate(
         sum_exact=sum_exact,
         survivors=tuple(released.survivors for released in sums),
         upload_bytes=sum(released.upload_bytes for released in sums),
-        plain_bytes=addends * task.strategy.upload_length(task.model) * _PLAIN_NUMBER_BYTES,
+        plain_bytes=uploads * task.strategy.upload_length(task.model) * _PLAIN_NUMBER_BYTES,
         seconds=time.perf_counter() - started,
     )
 
 
-def _found(task: Task, *, sites: int, randomness: Callable[[int], bytes]) -> tuple[list[Node], Server]:
+def _found(
+    task: Task, *, sites: int, randomness: Callable[[int], bytes], addends: dict[int, UInt64[ndarray, "upload"]]
+) -> tuple[list[Node], Server]:
+    """Nodes and server. Only a simulator, which is every site at once, may watch the ``addends`` to check the sum."""
     session_id = RandomId(randomness(RandomId.size))
     suite = SignerSuite.ED25519
     signers: list[SignerPrivateKey] = [generate_signer(suite, randomness(SEED_BYTES[suite])) for _ in range(sites)]
     roster = {number: signer.public for number, signer in enumerate(signers)}
     nodes = [
-        Node(task, number=number, roster=roster, session_id=session_id, signer=signer, randomness=randomness)
+        Node(
+            task,
+            number=number,
+            roster=roster,
+            session_id=session_id,
+            signer=signer,
+            randomness=randomness,
+            witness=addends.__setitem__,
+        )
         for number, signer in enumerate(signers)
     ]
     return nodes, Server(task, roster=roster, session_id=session_id)
 
 
-def _run_round(nodes: list[Node], server: Server, *, dropped: Set[int]) -> tuple[SecureSum, bool]:
+def _run_round(
+    nodes: list[Node], server: Server, addends: Mapping[int, UInt64[ndarray, "upload"]], *, dropped: Set[int]
+) -> tuple[SecureSum, bool]:
     instruction = server.open_round()
-    contributions = {number: node.contribution(instruction) for number, node in enumerate(nodes)}
-    clients = {number: node.mask(instruction, contributions[number]) for number, node in enumerate(nodes)}
+    clients = {number: node.join(instruction) for number, node in enumerate(nodes)}
     released = run_round(server.masking_server(), clients, dropped=dict.fromkeys(dropped, Phase.MASK))
-    # Only a simulator, which is every site at once, can look at the addends to check the sum.
-    plain = _ring_sum([contributions[number] for number in released.survivors])
+    plain = _ring_sum([addends[number] for number in released.survivors])
     return released, bool(np.array_equal(plain, released.total))
 
 

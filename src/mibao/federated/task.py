@@ -10,12 +10,16 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float64
+from numpy import ndarray
+
 from mibao import dp
 from mibao.codec import canonical
 from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import SignerPublicKey
 from mibao.crypto.rng import random_bytes
 from mibao.errors import InputError
+from mibao.events import NoiseAdded
 from mibao.federated.models import Model
 from mibao.federated.records import Records
 from mibao.federated.strategies import FedSGD, Strategy
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
 
 MODULUS_BITS = 64
 PLAIN_SCALE_BITS = 24
-PLAIN_BOUND = 2.0**30  # of one uploaded number: 2**8 sites of that size still sum exactly
 MIN_SITES = 3
 NO_DROPOUTS: Mapping[int, Set[int]] = MappingProxyType({})
 
@@ -74,6 +77,19 @@ class Privacy:
             squared_sensitivity=self.squared_sensitivity(dimension=dimension),
             noise_multiplier=self.noise_multiplier,
             contributors=sites,
+        )
+
+    def noise_added(
+        self, *, session_id: RandomId, round_number: int, contributors: int, sites: int, dimension: int
+    ) -> NoiseAdded:
+        """The record of a round in whose sum ``contributors`` of ``sites`` have their noise."""
+        return dp.noise_added(
+            session=session_id,
+            round_number=round_number,
+            contributors=contributors,
+            variance_each=self.share_variance(dimension=dimension, sites=sites),
+            squared_sensitivity=self.squared_sensitivity(dimension=dimension),
+            dimension=dimension,
         )
 
 
@@ -123,10 +139,21 @@ class Task:
         }
         return hashlib.sha256(domain_tag("federated-task", canonical.encode(described))).digest()
 
-    def session(self, *, session_id: RandomId, roster: Mapping[int, SignerPublicKey], round_number: int) -> Session:
+    def session(
+        self,
+        *,
+        session_id: RandomId,
+        roster: Mapping[int, SignerPublicKey],
+        round_number: int,
+        weights: Float64[ndarray, "weights"],
+    ) -> Session:
         """The secure sum of one round; sites and server each derive it, nobody receives it.
 
-        More than two thirds of the sites must take part, and never fewer than three.
+        More than two thirds of the sites must take part, and never fewer than three. The weights that the round
+        begins with are bound into it: sites that were sent different ones never sum.
+
+        Source: Pasquini, Francati and Ateniese, "Eluding Secure Aggregation in Federated Learning via Model
+        Inconsistency", CCS 2022.
         """
         least = max(MIN_SITES, default_threshold(len(roster)))
         return Session(
@@ -137,7 +164,9 @@ class Task:
             min_clients=least,
             length=self.strategy.upload_length(self.model),
             modulus_bits=MODULUS_BITS,
-            task_hash=self.fingerprint(),
+            task_hash=hashlib.sha256(
+                domain_tag("federated-round", self.fingerprint(), weights.astype("<f8").tobytes())
+            ).digest(),
         )
 
     def simulate(
@@ -152,6 +181,11 @@ class Task:
         from mibao.federated.simulation import simulate  # noqa: PLC0415 - the simulator knows the task
 
         return simulate(self, sites=sites, rounds=rounds, dropouts=dropouts, randomness=randomness)
+
+
+def plain_bound(*, sites: int) -> float:
+    """The largest number that one of ``sites`` may upload without differential privacy: that many still sum exactly."""
+    return float(2.0 ** (MODULUS_BITS - 2 - PLAIN_SCALE_BITS - sites.bit_length()))
 
 
 def _describe(part: object) -> dict[str, canonical.Value]:

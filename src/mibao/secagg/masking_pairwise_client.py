@@ -89,6 +89,7 @@ class PairwiseClient:
         self._alive: tuple[int, ...] = ()
         self._dropped: tuple[int, ...] = ()
         self._transcript = b""
+        self._confirmed = False
 
     def __repr__(self) -> str:
         return f"<PairwiseClient {self._number}, round {self._session.round}, {self._phase.value}>"
@@ -101,6 +102,11 @@ class PairwiseClient:
     def phase(self) -> Phase:
         """The message this client sends next."""
         return self._phase
+
+    @property
+    def survivors(self) -> tuple[int, ...] | None:
+        """Whose vectors the sum holds, once at least ``threshold`` clients have signed so; ``None`` before."""
+        return self._alive if self._confirmed else None
 
     def start(self) -> bytes:
         """The signed advertisement of two fresh public keys. Raises ``ProtocolError`` when called again."""
@@ -244,6 +250,7 @@ class PairwiseClient:
             raise IntegrityError(
                 f"confirmations: expected {self._session.threshold} clients to have signed, got {len(confirmed)}"
             )
+        self._confirmed = True
         # For each peer the one half or the other, decided by two sets that were checked to be disjoint.
         return self._send(
             Kind.REVELATION,
