@@ -1,16 +1,18 @@
 """A ledger under another name, and files planted beside it."""
 
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ledger_samples import events, signer
+from ledger_samples import alter, events, signer
 from mibao import ledger
-from mibao.errors import IntegrityError
+from mibao.errors import InputError, IntegrityError
 from mibao.ledger import checkpoint as checkpoints
 
 SIGNER = signer()
@@ -104,3 +106,27 @@ def test_a_note_that_could_steer_a_terminal_is_refused_before_it_is_printed(code
     note = f"example.com/a\n0\nAAAA\n\n\u2014 na{chr(code)}me AAAAAAAA\n"
     with pytest.raises(IntegrityError, match="a control character"):
         checkpoints.split_note(note)
+
+
+def test_a_writer_does_not_go_on_from_an_older_state_put_under_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.ledger"
+    with ledger.Log.create(path, signer=SIGNER, origin="example.com/a") as log:
+        log.append(events(5))
+        connection = sqlite3.connect(path)
+        older = connection.execute("SELECT note, frontier FROM head").fetchone()
+        connection.close()
+        log.append(events(5, seed=1))
+        alter(path, "DELETE FROM entries WHERE position >= 5", ("UPDATE head SET note = ?, frontier = ?", older))
+        with pytest.raises(IntegrityError, match="rolled back or rewritten while it was open"):
+            log.append(events(5, seed=2))
+        assert log.checkpoint.size == 10
+    assert ledger.stored_note(path).encode() == older[0]
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_new_ledger_does_not_take_over_what_lies_beside_its_name(real: Path, suffix: str) -> None:
+    path = real.with_name("new.ledger")
+    shutil.copy(real.with_name("a.ledger-wal"), path.with_name(path.name + suffix))
+    with pytest.raises(InputError, match=f"expected no file new.ledger{suffix} beside a new ledger"):
+        ledger.Log.create(path, signer=SIGNER, origin="example.com/a")
+    assert not path.exists()

@@ -161,6 +161,8 @@ class Log:
         head = log_sqlite.read_head(self._connection)
         known = self._known
         state = known if known and known.head == head else _State.verified(head, self._signer)
+        if known and state is not known and state.checkpoint.size <= known.checkpoint.size:
+            raise IntegrityError("ledger: rolled back or rewritten while it was open")
         last = self._connection.execute(select(func.max(ENTRIES.c.position))).scalar()
         if last != (state.checkpoint.size - 1 if state.checkpoint.size else None):
             raise IntegrityError(f"ledger: expected {state.checkpoint.size} entries as the checkpoint says")

@@ -90,6 +90,7 @@ def create_file(path: Path, head: Head) -> None:
     try:
         if path.exists():
             raise FileExistsError
+        _check_nothing_left_beside(path)
         temporary.touch(exist_ok=False)
         _write_empty(temporary, head)
         # A link, unlike a rename, never replaces a file that another process has just made.
@@ -101,6 +102,13 @@ def create_file(path: Path, head: Head) -> None:
         raise InputError(f"{path}: cannot be created ({error.strerror})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_nothing_left_beside(path: Path) -> None:
+    # SQLite would replay what another ledger of this name has left behind into the new one.
+    for suffix in ("-wal", "-journal"):
+        if os.path.lexists(path.with_name(path.name + suffix)):
+            raise InputError(f"{path}: expected no file {path.name}{suffix} beside a new ledger")
 
 
 def _write_empty(path: Path, head: Head) -> None:
