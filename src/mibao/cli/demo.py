@@ -30,7 +30,7 @@ def demo(
         Path | None, typer.Option("--keep", metavar="DIR", help="Leave every artefact in this new or empty folder.")
     ] = None,
 ) -> None:
-    """Run the whole chain on real hospital records, offline, in under ten seconds.
+    """Run the whole chain on real hospital records, offline, in about ten seconds.
 
     De-identify a note, train over five hospitals, seal the model, compute on ciphertexts, keep the ledger, and see
     what each protection cost. Exit code 0: every promise was kept.
