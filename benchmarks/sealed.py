@@ -1,7 +1,8 @@
 """Sealed models beside cryptotensors and tensorizer: every load in a fresh process, the sides in turn.
 
-A side's time runs from its call to its return in a process that has imported what it needs; what whole processes take
-is in the notes. Ours opens with an ML-KEM-768 + X25519 key; the peers are given a symmetric key.
+A side's time runs from its call to its return in a process that has imported what it needs and has just touched and
+given back 3 GiB, so that no side waits for memory that a hypervisor has taken; what whole processes take is in the
+notes. Ours opens with an ML-KEM-768 + X25519 key; the peers are given a symmetric key.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.llama import LARGE_TENSOR
-from benchmarks.peers.cost import Cost
+from benchmarks.peers.cost import Cost, warm_memory
 from mibao import sealed
 from mibao.crypto import keys
 from mibao.sealed.model import SealedModel
@@ -42,6 +42,7 @@ def _open(path: str) -> SealedModel:
 def seal(source: str, out: str) -> Figures:
     """Seal ``source``, which lies in the page cache, to the new file ``out``; it is on disk when this returns."""
     recipients, signer = [identity().public], vendor()
+    warm_memory()
     cost = Cost()
     report = sealed.seal(source, out, recipients=recipients, signer=signer, model_id="bench", version=1)
     return {**cost.figures(), "sealed_bytes": report.sealed_bytes, "plaintext_bytes": report.plaintext_bytes}
@@ -50,6 +51,7 @@ def seal(source: str, out: str) -> Figures:
 def load(path: str) -> Figures:
     """From the closed file to every tensor in owned memory; signature, header, table, index and every chunk checked."""
     recipient, signer = identity(), vendor().public
+    warm_memory()
     cost = Cost()
     model = sealed.open_model(path, identity=recipient, signer=signer)
     tensors = model.load_numpy()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import cryptotensors
 import safetensors.torch
-from cost import Cost
+from cost import Cost, warm_memory
 from cryptotensors.torch import load_file, save_file
 
 # RFC 8032, section 7.1, TEST 1: a published key pair.
@@ -32,6 +32,7 @@ _LOCKED = {"enc_key": ENCRYPTION, "sign_key": SIGNING}
 def seal(source: str, out: str) -> dict[str, float]:
     """What it costs to write the tensors of ``source``, already in memory, to a sealed file."""
     tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(source).items()}
+    warm_memory()
     cost = Cost()
     save_file(tensors, out, config=_LOCKED)
     figures: dict[str, float] = cost.figures()
@@ -41,6 +42,7 @@ def seal(source: str, out: str) -> dict[str, float]:
 def open_sealed(path: str) -> dict[str, float]:
     """What it costs until every tensor stands in owned memory and the signature is checked."""
     cryptotensors.register_direct_key_provider(keys=[ENCRYPTION, VERIFICATION])
+    warm_memory()
     cost = Cost()
     tensors = load_file(path)
     return {**cost.figures(), "bytes": sum(tensor.nbytes for tensor in tensors.values())}
@@ -57,6 +59,7 @@ def rewrap(path: str) -> dict[str, float]:
 
 def plain(path: str) -> dict[str, float]:
     """What plaintext costs: safetensors, and a copy of every tensor, as its own memory map is not owned memory."""
+    warm_memory()
     cost = Cost()
     tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
     return {**cost.figures(), "bytes": sum(tensor.nbytes for tensor in tensors.values())}

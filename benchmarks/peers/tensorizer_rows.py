@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 import safetensors.torch
-from cost import Cost
+from cost import Cost, warm_memory
 from tensorizer import DecryptionParams, EncryptionParams, TensorDeserializer, TensorSerializer
 
 KEY = bytes(range(32))
@@ -17,6 +17,7 @@ KEY = bytes(range(32))
 def seal(source: str, out: str) -> dict[str, float]:
     """What it costs to write the tensors of ``source``, already in memory, to an encrypted file."""
     tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(source).items()}
+    warm_memory()
     cost = Cost()
     serializer = TensorSerializer(out, encryption=EncryptionParams(key=KEY))
     serializer.write_state_dict(tensors)
@@ -27,6 +28,7 @@ def seal(source: str, out: str) -> dict[str, float]:
 
 def open_sealed(path: str) -> dict[str, float]:
     """What it costs until every tensor stands in owned memory."""
+    warm_memory()
     cost = Cost()
     with TensorDeserializer(path, device="cpu", encryption=DecryptionParams.from_key(KEY)) as tensors:
         size = sum(tensor.nbytes for tensor in tensors.values())

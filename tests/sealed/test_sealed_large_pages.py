@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import numpy as np
 import pytest
 
-from mibao.sealed import large_pages, writeback
-from mibao.sealed.files import PUBLIC_MODE, whole_file
+from mibao.sealed import large_pages
 from mibao.sealed.memory import fresh_memory
 
 SIZE = (1 << 22) + 12_345
@@ -55,15 +53,6 @@ def test_a_part_of_a_mapping_is_left_alone():
     memory = fresh_memory(SIZE)
     large_pages.readier(memory[4096:])(0, 4096)
     assert not any(memory)
-
-
-def test_what_is_written_back_early_is_what_was_written(tmp_path):
-    path = tmp_path / "whole"
-    content = os.urandom(3 * writeback.WINDOW_BYTES + 17)
-    with whole_file(path, mode=PUBLIC_MODE) as sink:
-        for at in range(0, len(content), 1_000_003):
-            sink.write_at(at, content[at : at + 1_000_003])
-    assert path.read_bytes() == content
 
 
 def _faults() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mibao.crypto import rng
 from mibao.errors import InputError, IntegrityError
-from mibao.sealed import writeback
+from mibao.sealed import allocation
 
 StrPath = str | os.PathLike[str]
 PUBLIC_MODE = 0o666  # as the user's umask has it
@@ -63,13 +63,17 @@ class FileSink:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
+    def reserve(self, count: int) -> None:
+        """Claim ``count`` bytes of the disk for a new file. Raises ``OSError`` if it has no room for them."""
+        allocation.reserved(self.descriptor, count)
+
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of ``data`` at ``offset``."""
         view, end = memoryview(data), offset
         while view.nbytes:
             count = os.pwrite(self.descriptor, view, end)
             view, end = view[count:], end + count
-        writeback.started(self.descriptor, offset, end)
+        allocation.started(self.descriptor, offset, end)
 
     def sync(self) -> None:
         """Return once everything written is durable."""

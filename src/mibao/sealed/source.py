@@ -26,6 +26,10 @@ class ByteSource(Protocol):
 class ByteSink(Protocol):
     """Where bytes can be written by their offset, from several threads at once."""
 
+    def reserve(self, count: int) -> None:
+        """Announce that ``count`` bytes will be written, so that a place too small for them fails at once."""
+        ...
+
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of ``data`` at ``offset``."""
         ...
@@ -59,6 +63,9 @@ class MemorySink:
     def __init__(self) -> None:
         self.data = bytearray()
         self._lock = threading.Lock()
+
+    def reserve(self, count: int) -> None:
+        """Nothing to announce: memory grows as it is written."""
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of ``data`` at ``offset``."""

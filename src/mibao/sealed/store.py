@@ -346,6 +346,7 @@ def record(state: VersionState | None, opened: OpenedFile) -> None:
 
 def _write_part(opened: OpenedFile, part: OpenedPart, sink: FileSink, progress: Progress) -> None:
     header = part.table.header
+    sink.reserve(len(header) + part.chunks.data_bytes)
     sink.write_at(0, header)
 
     def deliver(chunk: Chunk, plain: memoryview) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 SMALL_BYTES = 1 << 20
 MAX_THREADS = 8
-NEIGHBOURS = 4  # chunks, so that a large page of fresh memory mostly belongs to one thread
+NEIGHBOURS = 2  # chunks of 1 MiB, so that a large page of fresh memory mostly belongs to one thread
 
 
 Progress: TypeAlias = Callable[[int], None]
