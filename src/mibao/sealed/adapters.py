@@ -8,16 +8,16 @@ from typing import Any
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, MissingExtra
 from mibao.sealed import torch_tensors
-from mibao.sealed.files import StrPath
 from mibao.sealed.model import open_model
 from mibao.sealed.recipients import Identity
 from mibao.sealed.side_files import read_json
+from mibao.sealed.source_places import ModelPlace
 from mibao.sealed.state_file import VersionState
 
 
 def adapter_from_sealed(
     model: Any,
-    path: StrPath,
+    path: ModelPlace,
     *,
     identity: Identity,
     signer: SignerPublicKey,

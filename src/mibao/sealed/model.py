@@ -15,12 +15,11 @@ from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.events import ModelOpened
 from mibao.sealed import opening, reading, store
-from mibao.sealed.files import StrPath
 from mibao.sealed.memory import SecretPages, fresh_memory
 from mibao.sealed.numpy_types import numpy_dtype
 from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.recipients import Identity
-from mibao.sealed.source_places import ClosingSource, open_place
+from mibao.sealed.source_places import ClosingSource, ModelPlace, open_place
 from mibao.sealed.state_file import VersionState
 from mibao.types import RandomId
 
@@ -225,7 +224,7 @@ class SealedModel(Mapping[str, LazyTensor]):
 
 
 def open_model(
-    path: StrPath,
+    path: ModelPlace,
     *,
     identity: Identity,
     signer: SignerPublicKey,
@@ -255,7 +254,7 @@ def open_model(
     return model
 
 
-def open_model_from_anyone(path: StrPath, *, identity: Identity) -> SealedModel:
+def open_model_from_anyone(path: ModelPlace, *, identity: Identity) -> SealedModel:
     """The tensors of a sealed model, whoever made it: **its signature is not checked, not even against itself**.
 
     The file names its signer by an id and does not hold the key that could check the signature; if it did, a forger

@@ -13,12 +13,12 @@ from mibao.codec.tensor_table import TensorSpec
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.sealed import reading, torch_tensors
-from mibao.sealed.files import StrPath
 from mibao.sealed.memory import fresh_memory
 from mibao.sealed.model import open_model
 from mibao.sealed.numpy_types import numpy_dtype
 from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.recipients import Identity
+from mibao.sealed.source_places import ModelPlace
 from mibao.sealed.state_file import VersionState
 
 _FRAMEWORKS = {"pt": "pt", "torch": "pt", "pytorch": "pt", "np": "np", "numpy": "np"}
@@ -43,7 +43,7 @@ class safe_open:  # noqa: N801  # the name that is replaced
 
     def __init__(
         self,
-        filename: StrPath,
+        filename: ModelPlace,
         framework: str,
         device: str | int = "cpu",
         *,

@@ -3,7 +3,7 @@
 TLS is verified, and no byte is believed for it: the signature and the hashes decide. What is checked here makes a
 server's fault an error that says so.
 
-Source: RFC 9110, sections 13 and 14.
+Source: RFC 9110, sections 13, 14 and 15.4.
 """
 
 from __future__ import annotations
@@ -13,40 +13,92 @@ import queue
 import re
 import ssl
 import time
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from mibao.errors import InputError, ProtocolError
+from mibao.sealed.files import StrPath
 
 TIMEOUT_S = 30.0
+ATTEMPTS = 4
+BACKOFF_S = 0.5
+MAX_REDIRECTS = 5
 SLOWEST_BYTES_PER_S = 1 << 14  # a server that drips is a server that hangs
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 _PIECE = 1 << 16
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_EXPIRED = frozenset({401, 403, 404, 410})  # what a signed address that a redirect gave answers later
+_CHANGED = "the object changed while it was read"
+_OTHER_RANGE = "the server answers another range than it was asked for"
+
+
+class _TransientError(Exception):
+    """A failure that may be gone at the next attempt."""
+
+
+class _Address:
+    """One host and what to ask it for, with the connections to it that are idle."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.username is not None:
+            raise InputError("source: expected an address with a host and without a user's name")
+        self.url, self.host, self.port = url, parts.hostname, parts.port
+        self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.idle: queue.SimpleQueue[http.client.HTTPSConnection] = queue.SimpleQueue()
+
+    def close(self) -> None:
+        while True:
+            try:
+                self.idle.get_nowait().close()
+            except queue.Empty:
+                return
 
 
 class HttpsSource:
     """One object behind an ``https://`` address. Addresses are not shown in errors beyond the host: they hold secrets.
 
+    The server's certificate is verified against the system's authorities. To trust another one name its certificate
+    in PEM: ``ca_file`` here, or ``SSL_CERT_FILE`` in the environment, which OpenSSL reads. At most five redirects are
+    followed, to ``https://`` only.
+
+    Args:
+        ca_file: The certificates to trust in place of the system's.
+        timeout_s: How long a server may be silent, and how long it may take in all beyond 16 KiB/s.
+        attempts: How often a range is asked for before a server that is busy, gone or hanging is an error.
+        backoff_s: The pause before the second attempt; it doubles for each one after.
+
     Raises:
-        InputError: not an ``https://`` address, or the server has no such object.
+        InputError: not an ``https://`` address, the server has no such object, or ``ca_file`` holds no certificates.
         ProtocolError: the server cannot be reached, does not prove who it is, or does not answer ranges.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: StrPath | None = None,
+        timeout_s: float = TIMEOUT_S,
+        attempts: int = ATTEMPTS,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
         if urlsplit(url).scheme != "https":
             raise InputError("source: expected an address that begins with https://")
-        self._begin(url, ssl.create_default_context(), timeout_s)
-
-    def _begin(self, url: str, context: ssl.SSLContext | None, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.username is not None:
-            raise InputError("source: expected an address with a host and without a user's name")
-        self._host, self._port, self._context = parts.hostname, parts.port, context
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._timeout_s = timeout_s
-        self._idle: queue.SimpleQueue[http.client.HTTPConnection] = queue.SimpleQueue()
+        if attempts < 1 or timeout_s <= 0 or backoff_s < 0:
+            raise InputError("source: expected at least 1 attempt, a time limit, and no negative pause")
+        try:
+            self._context = ssl.create_default_context(cafile=ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise InputError(f"{ca_file}: expected certificates in PEM") from error
+        self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
+        self._given = self._address = _Address(url)
         self._etag: str | None = None
         self.size = 1
-        self.size = self._fetch(0, memoryview(bytearray(1)), first=True)
+        try:
+            self.size = self._fetch(0, memoryview(bytearray(1)), first=True)
+        except BaseException:
+            self.close()
+            raise
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill ``out`` from ``offset`` on.
@@ -59,57 +111,103 @@ class HttpsSource:
 
     def close(self) -> None:
         """Close the connections."""
-        while not self._idle.empty():
-            self._idle.get_nowait().close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            if self._context is None:
-                return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-            return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._context)
+        self._given.close()
+        self._address.close()
 
     def _fetch(self, offset: int, out: memoryview, *, first: bool) -> int:
         """Fill ``out``; the size of the object as the server says it."""
-        connection = self._connection()
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return self._follow(offset, out, first=first)
+            except _TransientError as error:
+                self._move(self._given)  # where a redirect led may have expired
+                if attempt == self._attempts:
+                    tried = f" ({attempt} attempts)" if attempt > 1 else ""
+                    raise ProtocolError(f"{self._given.host}: read: {error}{tried}") from error
+                time.sleep(self._backoff_s * 2 ** (attempt - 1))
+        raise AssertionError
+
+    def _follow(self, offset: int, out: memoryview, *, first: bool) -> int:
+        """One attempt, over as many redirects as are allowed."""
+        address = self._address
+        for _ in range(MAX_REDIRECTS + 1):
+            found = self._ask(address, offset, out, first=first)
+            if isinstance(found, int):
+                self._move(address)
+                return found
+            address = _Address(found)
+        raise ProtocolError(f"{address.host}: read: more than {MAX_REDIRECTS} redirects")
+
+    def _move(self, address: _Address) -> None:
+        if address is not self._address:
+            before, self._address = self._address, address
+            before.close()
+
+    def _ask(self, address: _Address, offset: int, out: memoryview, *, first: bool) -> int | str:
+        """Fill ``out``, for the object's size; or the address to which the server leads."""
         headers = {"Range": f"bytes={offset}-{offset + out.nbytes - 1}", "Accept-Encoding": "identity"}
         if self._etag is not None:
             headers["If-Match"] = self._etag
+        connection = self._connection(address)
+        done = False
         try:
-            connection.request("GET", self._target, headers=headers)
+            connection.request("GET", address.target, headers=headers)
             answer = connection.getresponse()
-            size = self._check(answer, offset, out.nbytes, first=first)
+            if answer.status in _REDIRECTS:
+                return _redirected(address, answer.getheader("Location"))
+            size = self._check(address, answer, offset, out.nbytes, first=first)
             self._receive(answer, out)
-            answer.read()
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, TimeoutError):
-                raise ProtocolError(f"{self._host}: read: no answer in time") from error
-            if isinstance(error, ssl.SSLError):
-                raise ProtocolError(f"{self._host}: connect: TLS failed ({error.reason})") from error
-            if isinstance(error, OSError | http.client.HTTPException):
-                raise ProtocolError(f"{self._host}: read: {type(error).__name__}") from error
-            raise
-        self._idle.put(connection)
-        return size
+            if answer.read(1):
+                raise ProtocolError(f"{address.host}: read: {_OTHER_RANGE}")
+            done = True
+            return size
+        except TimeoutError as error:
+            raise _TransientError("no answer in time") from error
+        except ssl.SSLCertVerificationError as error:
+            why = f"the server does not prove that it is this host ({error.verify_message})"
+            raise ProtocolError(f"{address.host}: connect: {why}") from error
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise _TransientError("the server hung up") from error
+        except ssl.SSLError as error:
+            raise ProtocolError(f"{address.host}: connect: TLS failed ({error.reason})") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _TransientError(f"no answer ({type(error).__name__})") from error
+        finally:
+            if done and address is self._address:
+                address.idle.put(connection)
+            else:
+                connection.close()
 
-    def _check(self, answer: http.client.HTTPResponse, offset: int, count: int, *, first: bool) -> int:
-        if answer.status == 412:
-            raise ProtocolError(f"{self._host}: read: the object changed while it was read")
-        if answer.status == 200:
-            raise ProtocolError(f"{self._host}: read: the server ignores ranges")
-        if answer.status != 206:
-            raise InputError(f"{self._host}: read: the server answers {answer.status}")
+    def _connection(self, address: _Address) -> http.client.HTTPSConnection:
+        try:
+            return address.idle.get_nowait()
+        except queue.Empty:
+            return http.client.HTTPSConnection(
+                address.host, address.port, timeout=self._timeout_s, context=self._context
+            )
+
+    def _check(
+        self, address: _Address, answer: http.client.HTTPResponse, offset: int, count: int, *, first: bool
+    ) -> int:
+        status, host = answer.status, address.host
+        if status in _BUSY or (status in _EXPIRED and address is not self._given):
+            raise _TransientError(f"the server answers {status}")
+        if status == 412 or (status == 416 and not first):
+            raise ProtocolError(f"{host}: read: {_CHANGED}")
+        if status == 200:
+            raise ProtocolError(f"{host}: read: the server ignores ranges")
+        if status != 206:
+            raise InputError(f"{host}: read: the server answers {status}")
         found = _RANGE.fullmatch(answer.getheader("Content-Range", ""))
-        length = answer.getheader("Content-Length", str(count))
-        if found is None or (int(found[1]), int(found[2])) != (offset, offset + count - 1) or length != str(count):
-            raise ProtocolError(f"{self._host}: read: the server answers another range than it was asked for")
+        if found is None or (int(found[1]), int(found[2])) != (offset, offset + count - 1):
+            raise ProtocolError(f"{host}: read: {_OTHER_RANGE}")
+        if answer.getheader("Content-Length", str(count)) != str(count):
+            raise ProtocolError(f"{host}: read: {_OTHER_RANGE}")
         etag = answer.getheader("ETag")
         if first:
             self._etag = etag if etag is not None and not etag.startswith("W/") else None
         elif int(found[3]) != self.size or (self._etag is not None and etag != self._etag):
-            raise ProtocolError(f"{self._host}: read: the object changed while it was read")
+            raise ProtocolError(f"{host}: read: {_CHANGED}")
         return int(found[3])
 
     def _receive(self, answer: http.client.HTTPResponse, out: memoryview) -> None:
@@ -118,20 +216,15 @@ class HttpsSource:
         while done < out.nbytes:
             count = answer.readinto(out[done : done + _PIECE])
             if count == 0:
-                raise ProtocolError(f"{self._host}: read: the server cut the answer off")
+                raise _TransientError("the server cut the answer off")
             done += count
             if time.monotonic() > deadline:
-                raise ProtocolError(f"{self._host}: read: no answer in time")
+                raise _TransientError("no answer in time")
 
 
-class LoopbackHttpSource(HttpsSource):
-    """One object of a server on 127.0.0.1 without TLS, for tests.
-
-    Raises:
-        InputError: another address than ``http://127.0.0.1:...``.
-    """
-
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        if urlsplit(url).scheme != "http" or urlsplit(url).hostname != "127.0.0.1":
-            raise InputError("source: expected an address that begins with http://127.0.0.1")
-        self._begin(url, None, timeout_s)
+def _redirected(address: _Address, location: str | None) -> str:
+    found = urljoin(address.url, location or "")
+    if location is None or urlsplit(found).scheme != "https":
+        what = "nowhere" if location is None else "to an address that is not https://"
+        raise ProtocolError(f"{address.host}: read: the server redirects {what}")
+    return found

@@ -37,7 +37,7 @@ from mibao.sealed.rewrapping import Rewrap
 from mibao.sealed.sealing import SealReport, seal_to
 from mibao.sealed.source import ByteSource, read
 from mibao.sealed.source_files import source_model
-from mibao.sealed.source_places import opened_place
+from mibao.sealed.source_places import ModelPlace, opened_place
 from mibao.sealed.state_file import VersionState
 from mibao.sealed.workers import Progress, silent
 from mibao.types import RandomId
@@ -135,7 +135,7 @@ def seal(
 
 
 def open_sealed(
-    path: StrPath,
+    path: ModelPlace,
     output_path: StrPath | None,
     *,
     identity: Identity,
@@ -175,7 +175,7 @@ def open_sealed(
 
 
 def open_bytes(
-    path: StrPath,
+    path: ModelPlace,
     *,
     identity: Identity,
     signer: SignerPublicKey,
@@ -202,7 +202,7 @@ def open_bytes(
 
 
 def verify(
-    path: StrPath,
+    path: ModelPlace,
     *,
     signer: SignerPublicKey,
     min_version: int | None = None,
@@ -242,7 +242,7 @@ def verify(
         )
 
 
-def inspect(path: StrPath, *, identity: Identity | None = None) -> Inspection:
+def inspect(path: ModelPlace, *, identity: Identity | None = None) -> Inspection:
     """What the file says of itself, and with a recipient's key its tensors. No signature is checked.
 
     Raises:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, IntegrityError
 from mibao.sealed import torch_tensors
-from mibao.sealed.files import StrPath
 from mibao.sealed.model import open_model
 from mibao.sealed.opening import OpenedFile
 from mibao.sealed.recipients import Identity
+from mibao.sealed.source_places import ModelPlace
 from mibao.sealed.state_file import VersionState
 from mibao.sealed.torch_tensors import Place, Slice, Wanted
 
@@ -26,7 +26,7 @@ _SHOWN = 4
 
 def load_into(
     module: torch.nn.Module,
-    path: StrPath,
+    path: ModelPlace,
     *,
     identity: Identity,
     signer: SignerPublicKey,

@@ -19,12 +19,12 @@ from mibao.codec.tensor_table import TensorSpec
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, MissingExtra
 from mibao.sealed import reading
-from mibao.sealed.files import StrPath
 from mibao.sealed.memory import fresh_memory
 from mibao.sealed.model import open_model
 from mibao.sealed.opening import OpenedFile, OpenedPart
 from mibao.sealed.reading import Piece
 from mibao.sealed.recipients import Identity
+from mibao.sealed.source_places import ModelPlace
 from mibao.sealed.state_file import VersionState
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ Place: TypeAlias = "tuple[Wanted, torch.Tensor]"
 
 
 def load_torch(
-    path: StrPath,
+    path: ModelPlace,
     *,
     identity: Identity,
     signer: SignerPublicKey,

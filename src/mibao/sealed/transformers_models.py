@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError, MissingExtra
 from mibao.sealed import torch_tensors
-from mibao.sealed.files import StrPath
 from mibao.sealed.model import open_model
 from mibao.sealed.opening import OpenedFile
 from mibao.sealed.recipients import Identity
 from mibao.sealed.side_files import read_json, read_side_file
+from mibao.sealed.source_places import ModelPlace
 from mibao.sealed.state_file import VersionState
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NOT_FOR_TOKENIZERS = frozenset(
 
 def from_sealed(
     cls: type,
-    path: StrPath,
+    path: ModelPlace,
     *,
     identity: Identity,
     signer: SignerPublicKey,
