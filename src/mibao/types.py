@@ -92,3 +92,5 @@ class Refusal(Enum):
     EQUIVOCATION = "equivocation"  # one version, signed twice
     UNKNOWN_VERSION = "unknown-version"  # the reader asked for a model opened before
     NOT_SEALED = "not-sealed"
+    UNREACHABLE = "unreachable"  # the storage, a key, or the reader's memory of versions could not be had
+    WRONG_USE = "wrong-use"  # the caller asked for what there is not

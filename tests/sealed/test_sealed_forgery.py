@@ -1,4 +1,4 @@
-"""The licensee's forgery, tried through every loader into PyTorch and transformers.
+"""The licensee's forgery, tried through every loader, each from a file, from a web server and from S3.
 
 A recipient knows the data key, so it can find another ciphertext with the same GCM tag, which any loader that relies
 on the tag would run as the vendor's. Each loader here must see that the vendor did not sign it.
@@ -20,10 +20,12 @@ from transformers import (
 )
 
 import sealed_kit as kit
+from aws_server import aws_server
 from mibao import sealed
 from mibao.crypto import key_text
 from mibao.errors import IntegrityError
-from mibao.sealed import torch_tensors, vllm_loader
+from mibao.sealed import aws, torch_tensors, vllm_loader
+from tls_server import Authority, range_server
 
 KEYS = {"identity": kit.ALICE, "signer": kit.VENDOR.public}
 WEIGHT = torch.arange(64 * 64.0).reshape(64, 64)  # four chunks
@@ -33,11 +35,53 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 
 
 @pytest.fixture(scope="module")
-def forged(tmp_path_factory):
-    path = tmp_path_factory.mktemp("forged") / "m.mibao"
+def web(tmp_path_factory):
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    with range_server(b"", authority.context()) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with aws_server():
+        client = aws.aws_client("s3")
+        client.create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        yield client
+
+
+@pytest.fixture(params=["file", "https", "s3"])
+def put(request, tmp_path):
+    """Lays a sealed model where readers find it, for its path or address."""
+
+    def to_file(data: bytes) -> str:
+        (tmp_path / "m.mibao").write_bytes(data)
+        return str(tmp_path / "m.mibao")
+
+    def to_web(data: bytes) -> str:
+        server = request.getfixturevalue("web")
+        server.data = data
+        return server.url
+
+    def to_s3(data: bytes) -> str:
+        request.getfixturevalue("bucket").put_object(Bucket="models", Key="m.mibao", Body=data)
+        return "s3://models/m.mibao"
+
+    return {"file": to_file, "https": to_web, "s3": to_s3}[request.param]
+
+
+@pytest.fixture
+def forged(put):
     data = kit.sealed_bytes(("m.safetensors", save({"other": torch.ones(8), "weight": WEIGHT})))
-    path.write_bytes(kit.forged(data, 0, 2))
-    return path
+    return put(kit.forged(data, 0, 2))
+
+
+def by_model(load):
+    def opened(path):
+        with sealed.open_model(path, **KEYS) as model:
+            load(model)
+
+    return opened
 
 
 def by_staging(path):
@@ -56,6 +100,12 @@ def by_safe_open(framework, take):
 
 
 LOADERS = {
+    "load_numpy": by_model(lambda model: model.load_numpy()),
+    "lazy tensor": by_model(lambda model: model["weight"].numpy()),
+    "raw": by_model(lambda model: model["weight"].raw()),
+    "rows": by_model(lambda model: model.rows("weight", 20, 33)),
+    "open_bytes": lambda path: sealed.open_bytes(path, **KEYS),
+    "open_sealed, checked only": lambda path: sealed.open_sealed(path, None, **KEYS),
     "load_torch": lambda path: sealed.load_torch(path, **KEYS),
     "load_torch, rows of a slice": lambda path: sealed.load_torch(path, **KEYS, slices={"weight": (0, 20, 33)}),
     "load_torch, columns of a slice": lambda path: sealed.load_torch(path, **KEYS, slices={"weight": (1, 60, 64)}),
@@ -77,6 +127,17 @@ LOADERS = {
 def test_forged_weights_are_refused(forged, loader):
     with pytest.raises(IntegrityError, match=r"^data: chunk 1 of tensor 'weight' was altered"):
         loader(forged)
+
+
+def test_forged_weights_are_not_written_to_a_file(forged, tmp_path):
+    with pytest.raises(IntegrityError, match=r"^data: chunk 1 of tensor 'weight' was altered"):
+        sealed.open_sealed(forged, tmp_path / "out", **KEYS)
+    assert {each.name for each in tmp_path.iterdir()} <= {"m.mibao"}
+
+
+def test_forged_weights_are_found_without_a_key(forged):
+    with pytest.raises(IntegrityError, match=r"^data: chunk 2 was altered"):
+        sealed.verify(forged, signer=kit.VENDOR.public)
 
 
 def test_forged_weights_do_not_reach_a_module(forged):
@@ -130,10 +191,9 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def forged_at(folder, name, path):
+def forged_at(folder, name):
     data, names = folder_bytes(folder)
-    path.write_bytes(kit.forged(data, names.index(name), 0))
-    return path
+    return kit.forged(data, names.index(name), 0)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +207,14 @@ def forged_at(folder, name, path):
         (AutoTokenizer, "tokenizer.json"),
     ],
 )
-def test_no_part_of_a_checkpoint_can_be_forged(checkpoint, tmp_path, cls, name):
-    (tmp_path / "good").write_bytes(folder_bytes(checkpoint)[0])
-    assert sealed.from_sealed(cls, tmp_path / "good", **KEYS) is not None
+def test_no_part_of_a_checkpoint_can_be_forged(checkpoint, put, cls, name):
+    assert sealed.from_sealed(cls, put(folder_bytes(checkpoint)[0]), **KEYS) is not None
     with pytest.raises(IntegrityError, match=ALTERED):
-        sealed.from_sealed(cls, forged_at(checkpoint, name, tmp_path / "m"), **KEYS)
+        sealed.from_sealed(cls, put(forged_at(checkpoint, name)), **KEYS)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
-def test_no_part_of_an_adapter_can_be_forged(checkpoint, tmp_path, name):
+def test_no_part_of_an_adapter_can_be_forged(checkpoint, put, tmp_path, name):
     base = LlamaForCausalLM.from_pretrained(checkpoint)
     folder = tmp_path / "adapter"
     get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(folder)
@@ -165,6 +224,6 @@ def test_no_part_of_an_adapter_can_be_forged(checkpoint, tmp_path, name):
     model = LlamaForCausalLM.from_pretrained(checkpoint)
     before = {key: each.clone() for key, each in model.state_dict().items()}
     with pytest.raises(IntegrityError, match=ALTERED):
-        sealed.adapter_from_sealed(model, forged_at(folder, name, tmp_path / "m"), **KEYS)
+        sealed.adapter_from_sealed(model, put(forged_at(folder, name)), **KEYS)
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[key], each) for key, each in model.state_dict().items())

@@ -7,6 +7,8 @@ from aws_server import aws_server
 from mibao import sealed
 from mibao.errors import InputError, IntegrityError, ProtocolError
 from mibao.sealed import aws
+from mibao.sealed.source_s3 import S3Source
+from mibao.types import Refusal
 
 GOOD = kit.sealed_bytes()
 OPEN = {"identity": kit.ALICE, "signer": kit.VENDOR.public}
@@ -34,7 +36,30 @@ def test_a_model_in_s3_opens_and_a_changed_or_altered_one_does_not(bucket):
         model.load_numpy()
 
 
+def test_only_the_bytes_needed_are_asked_for(bucket):
+    asked: list[str] = []
+    bucket.put_object(Bucket="models", Key="m.mibao", Body=GOOD)
+    source = S3Source("s3://models/m.mibao")
+    source._client.meta.events.register("before-send.s3.GetObject", lambda request, **_: asked.append(request))
+    with sealed.open_model(source, **OPEN) as model:
+        asked.clear()
+        assert (model.rows("layer.weight", 0, 1) == kit.tensors()["layer.weight"][:1]).all()
+    (request,) = asked
+    first, last = map(int, request.headers["Range"].decode().removeprefix("bytes=").split("-"))
+    assert last + 1 - first == kit.CHUNK_BYTES + 16
+    source.close()
+
+
+def test_a_service_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(aws, "ATTEMPTS", 1)
+    with pytest.raises(ProtocolError, match=r"^S3: no answer \(EndpointConnectionError\)$") as caught:
+        S3Source("s3://models/m.mibao")
+    assert sealed.refusal(caught.value).reason is Refusal.UNREACHABLE
+
+
 @pytest.mark.parametrize("url", ["s3://models/none", "s3://models", "s3:///x"])
 def test_an_object_that_is_not_there_is_refused(bucket, url):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         sealed.verify(url, signer=kit.VENDOR.public)
+    assert sealed.refusal(caught.value).reason is Refusal.UNREACHABLE
