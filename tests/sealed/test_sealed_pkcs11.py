@@ -1,16 +1,12 @@
 """Keys on a real SoftHSM2 token."""
 
 import os
-import subprocess
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import sealed_kit as kit
 from mibao import sealed
-from mibao.crypto.oaep import encrypt_oaep
 from mibao.errors import InputError, IntegrityError, KeyMismatch, MissingExtra
 from mibao.sealed import token_stanza, unlock_pkcs11
 from mibao.sealed.file_keys import FileKeys
@@ -18,46 +14,22 @@ from mibao.sealed.token_stanza import TokenBody, TokenMechanism
 from mibao.sealed.unlock import Binding
 from mibao.sealed.unlock_pkcs11 import TokenKey, parse
 from mibao.types import RandomId
-from strict_skips import program
+from tokens import LABEL, PIN, softhsm
 
 FILE_KEY = b"K" * 32
 KEYS = FileKeys(FILE_KEY, RandomId(b"I" * 16))
 BINDING = Binding(file_id=KEYS.file_id, commitment=KEYS.commitment, signer=kit.VENDOR.key_id)
 OPEN = {"signer": kit.VENDOR.public}
-PIN = "1234"
-
-
-def module() -> str:
-    """SoftHSM2's library."""
-    program("softhsm2-util", apt="softhsm2")
-    found = [*Path("/usr/lib").glob("**/libsofthsm2.so"), *Path("/usr/local/lib").glob("**/libsofthsm2.so")]
-    return str(found[0])
 
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory):
-    """A token with two AES-256 keys, an AES-128 key and an RSA-3072 pair."""
-    library, folder = module(), tmp_path_factory.mktemp("token")
-    (folder / "tokens").mkdir()
-    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder}/tokens\nlog.level = ERROR\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
-        patch.setenv("MODEL_PIN", PIN)
-        command = ["softhsm2-util", "--init-token", "--free", "--label", "mibao", "--pin", PIN, "--so-pin", "5678"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        import pkcs11
-
-        loaded = pkcs11.lib(library)
-        loaded.reinitialize()
-        with loaded.get_token(token_label="mibao").open(user_pin=PIN, rw=True) as session:
-            for number, (label, bits) in enumerate((("models", 256), ("others", 256), ("short", 128))):
-                session.generate_key(pkcs11.KeyType.AES, bits, label=label, id=bytes([number + 1]), store=True)
-            session.generate_keypair(pkcs11.KeyType.RSA, 3072, label="pair", id=b"\x09", store=True)
+    with softhsm(tmp_path_factory.mktemp("token")) as library:
         yield library
 
 
 def key(library: str, label: str = "models", **more) -> TokenKey:
-    return TokenKey(**{"module": library, "pin": PIN, "token": "mibao", "label": label} | more)
+    return TokenKey(**{"module": library, "pin": PIN, "token": LABEL, "label": label} | more)
 
 
 def test_a_model_is_sealed_to_a_tokens_aes_key_and_opened_by_it(token, tmp_path):
@@ -118,31 +90,6 @@ def test_rsa_is_sealed_to_with_sha256_and_a_token_without_it_says_so(token):
     assert len(token_stanza.decode(stanza.body).wrapped) == 384
     with pytest.raises(InputError, match="does not do RSA-OAEP with SHA-256"):
         key(token, "pair").unwrap(stanza, BINDING)
-
-
-def test_rsa_oaep_is_asked_for_with_sha256_and_opens_what_was_sealed_to_it():
-    """A stand-in for a token's private key: the mechanism that it is asked for, done by the cipher library."""
-    import pkcs11
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
-    private = rsa.generate_private_key(65537, 3072)
-    numbers = private.public_key().public_numbers()
-
-    def decrypt(data, *, mechanism, mechanism_param):
-        assert mechanism == pkcs11.Mechanism.RSA_PKCS_OAEP
-        assert mechanism_param == (pkcs11.Mechanism.SHA256, pkcs11.MGF.SHA256, None)
-        scheme = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
-        return private.decrypt(data, scheme)
-
-    wrapped = encrypt_oaep(b"w" * 32, modulus=numbers.n, public_exponent=numbers.e)
-    assert unlock_pkcs11._decrypt_rsa(SimpleNamespace(decrypt=decrypt), wrapped) == b"w" * 32
-
-
-@pytest.mark.parametrize(("bits", "exponent"), [(2048, 65537), (3071, 65537), (3072, 3), (3072, 65538), (8193, 65537)])
-def test_weak_and_absurd_rsa_keys_are_refused(bits, exponent):
-    with pytest.raises(InputError, match=r"^RSA: expected a key of 3072 to 8192 bits"):
-        encrypt_oaep(b"w" * 32, modulus=(1 << bits) - 1, public_exponent=exponent)
 
 
 @pytest.mark.parametrize(
