@@ -161,7 +161,7 @@ def test_forged_weights_do_not_reach_vllm(forged, monkeypatch):
     monkeypatch.setenv("MIBAO_IDENTITY", key_text.encode_plain(kit.ALICE))
     model = Model(64, 64, bias=False)
     options = vllm_loader.LoaderOptions(
-        path=str(forged), signer=kit.VENDOR.public, min_version=None, state=None, identity_variable="MIBAO_IDENTITY"
+        path=str(forged), signer=kit.VENDOR.public, min_version=None, state=None, identity="env:MIBAO_IDENTITY"
     )
     with pytest.raises(IntegrityError, match=ALTERED):
         vllm_loader.load_weights(model, options)

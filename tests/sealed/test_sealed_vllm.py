@@ -157,7 +157,14 @@ def test_without_a_key_in_the_environment_the_variable_is_named(loaders, path, m
     with pytest.raises(InputError, match=r"\$MIBAO_IDENTITY"):
         loader(loaders, path).load_weights(Stacked(), ModelConfig())
     monkeypatch.setenv("OTHER", key_text.encode_plain(kit.ALICE))
-    loader(loaders, path, identity_variable="OTHER").load_weights(Stacked(), ModelConfig())
+    loader(loaders, path, identity="env:OTHER").load_weights(Stacked(), ModelConfig())
+
+
+def test_who_opens_is_named_as_on_the_command_line_and_a_key_itself_is_not_repeated(loaders, path, tmp_path):
+    (tmp_path / "alice.key").write_text(f"# a key\n{key_text.encode_plain(kit.ALICE)}\n")
+    loader(loaders, path, identity=str(tmp_path / "alice.key")).load_weights(Stacked(), ModelConfig())
+    with pytest.raises(InputError, match=r"^expected the name of a key file, got the text of a private key$"):
+        loader(loaders, path, identity=key_text.encode_plain(kit.ALICE)).load_weights(Stacked(), ModelConfig())
 
 
 @pytest.mark.parametrize(
@@ -165,7 +172,7 @@ def test_without_a_key_in_the_environment_the_variable_is_named(loaders, path, m
     [
         {},
         {"path": "m"},
-        options("m", identity="mibao1..."),
+        options("m", key="alice.key"),
         options("m", min_version="3"),
         options(3) | {"path": 3},
         None,

@@ -14,7 +14,6 @@ from mibao.errors import InputError, KeyMismatch
 if TYPE_CHECKING:
     from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, SignerPrivateKey, SignerPublicKey
 
-MAX_KEY_FILE_BYTES = 16 * 1024
 ENVIRONMENT_VARIABLE = "MIBAO_PASSPHRASE"
 
 
@@ -164,9 +163,11 @@ def _key_line(path: Path) -> str:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing there"
         raise InputError(f"{path}: expected a key file, got {found}")
+    from mibao.crypto import key_text
+
     with path.open("rb") as file:
-        content = file.read(MAX_KEY_FILE_BYTES + 1)
-    lines = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith(b"#")]
-    if len(content) > MAX_KEY_FILE_BYTES or len(lines) != 1 or not lines[0].isascii():
-        raise InputError(f"{path}: expected a key file with one key in it, got something else or a truncated one")
-    return lines[0].decode("ascii")
+        content = file.read(key_text.MAX_FILE_BYTES + 1)
+    try:
+        return key_text.line_of(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -28,6 +28,7 @@ from mibao.crypto.keys import (
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 
 PREFIX = "mibao1-secret"
+MAX_FILE_BYTES = 16 * 1024
 SALT_BYTES = 16
 SCRYPT_LOG_N = 17
 SCRYPT_LOG_N_RANGE = range(14, 19)
@@ -65,6 +66,18 @@ def encode_protected(
     wrapping_key = stretch(passphrase, salt, log_n)
     sealed = AesGcm(wrapping_key).seal(nonce, reveal_secret_bytes(key), prefix.encode())
     return encode_text(prefix, bytes([log_n]) + salt + nonce + sealed)
+
+
+def line_of(content: bytes) -> str:
+    """The one key in the bytes of a key file, private or public, lines that begin with ``#`` left out.
+
+    Raises:
+        InputError: more than 16 KiB, no key, or several.
+    """
+    lines = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith(b"#")]
+    if len(content) > MAX_FILE_BYTES or len(lines) != 1 or not lines[0].isascii():
+        raise InputError("expected a key file with one key in it, got something else or a truncated one")
+    return lines[0].decode("ascii")
 
 
 def needs_passphrase(text: str) -> bool:

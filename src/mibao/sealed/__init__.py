@@ -24,11 +24,14 @@ from mibao.sealed.store import (
 from mibao.sealed.torch_modules import load_into
 from mibao.sealed.torch_tensors import load_torch
 from mibao.sealed.transformers_models import from_sealed
+from mibao.sealed.unlock_named import identity, recipient, signer
+from mibao.sealed.unlock_passphrase import Passphrase
 
 __all__ = [
     "Inspection",
     "LazyTensor",
     "OpenReport",
+    "Passphrase",
     "SealReport",
     "SealedModel",
     "VerifyReport",
@@ -36,6 +39,7 @@ __all__ = [
     "adapter_from_sealed",
     "default_state_path",
     "from_sealed",
+    "identity",
     "inspect",
     "load_into",
     "load_torch",
@@ -43,9 +47,11 @@ __all__ = [
     "open_model",
     "open_model_from_anyone",
     "open_sealed",
+    "recipient",
     "refusal",
     "rewrap",
     "safe_open",
     "seal",
+    "signer",
     "verify",
 ]

@@ -6,7 +6,8 @@ weights::
     MIBAO_IDENTITY=mibao1... vllm serve llama-config/ --load-format mibao --model-loader-extra-config \
         '{"path": "llama.mibao", "signer": "mibao1...", "min_version": 3}'
 
-The private key stands in the environment, not among the options: vLLM writes its options to its log.
+The private key stands in the environment, not among the options: vLLM writes its options to its log. ``identity`` names
+another one, as ``--key`` of the command line does: a key's file, ``env:NAME``, ``pkcs11:...``, ``kms:KEY``, or others'.
 
 Source: vLLM's ``BaseModelLoader`` and ``register_model_loader``; https://github.com/vllm-project/vllm/issues/13042.
 """
@@ -24,29 +25,28 @@ from mibao.sealed import torch_modules, torch_tensors
 from mibao.sealed.model import open_model
 from mibao.sealed.opening import OpenedFile
 from mibao.sealed.state_file import VersionState
-from mibao.sealed.unlock_environment import identity_from_environment
+from mibao.sealed.unlock_named import identity
 
 if TYPE_CHECKING:
     import torch
 
 LOAD_FORMAT = "mibao"
-IDENTITY_VARIABLE = "MIBAO_IDENTITY"
-_OPTIONS = frozenset({"path", "signer", "min_version", "state", "identity_variable"})
+IDENTITY = "env:MIBAO_IDENTITY"
+_OPTIONS = frozenset({"path", "signer", "min_version", "state", "identity"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderOptions:
     """What ``--model-loader-extra-config`` says: the file, who signed it, the lowest version, and where keys come from.
 
-    ``state`` is the path of a :class:`VersionState`; ``identity_variable`` names the variable of the environment that
-    holds the recipient's private key.
+    ``state`` is the path of a :class:`VersionState`; ``identity`` names who opens and is never the key itself.
     """
 
     path: str
     signer: SignerPublicKey
     min_version: int | None
     state: str | None
-    identity_variable: str
+    identity: str
 
 
 def read_options(given: Any) -> LoaderOptions:
@@ -61,7 +61,7 @@ def read_options(given: Any) -> LoaderOptions:
         signer=decode_signer(given["signer"]),
         min_version=version,
         state=given.get("state"),
-        identity_variable=given.get("identity_variable", IDENTITY_VARIABLE),
+        identity=given.get("identity", IDENTITY),
     )
 
 
@@ -71,17 +71,20 @@ def load_weights(model: Any, options: LoaderOptions, *, quantized: bool = False)
     If this raises, the parameters are wiped and the model refuses to run.
 
     Raises:
-        InputError: not a sealed model, no key in the environment, or parameters that were given nothing.
+        InputError: not a sealed model, no such key, or parameters that were given nothing.
         IntegrityError: names the part of the file that was altered.
         KeyMismatch: not sealed to this key, or not signed by the pinned signer.
     """
     torch = torch_tensors.import_torch()
     with torch_modules.refusing_until_done(model), torch.no_grad():
         state = None if options.state is None else VersionState(options.state)
-        identity = identity_from_environment(options.identity_variable)
         try:
             with open_model(
-                options.path, identity=identity, signer=options.signer, min_version=options.min_version, state=state
+                options.path,
+                identity=identity(options.identity),
+                signer=options.signer,
+                min_version=options.min_version,
+                state=state,
             ) as sealed:
                 loaded = model.load_weights(_weights(sealed.opened))
             _check_all_loaded(model, None if quantized else loaded)
