@@ -61,7 +61,7 @@ def test_an_older_model_is_refused_the_second_time(folder, home):
     done = open_(folder, "one")
     assert (done.returncode, done.stderr) == (
         1,
-        "error: version: this model is older than one that was opened before (1, version 2 was)\n",
+        "error: one.mibao: version: this model is older than one that was opened before (1, version 2 was)\n",
     )
     assert not (folder / "out").exists()
     assert verify(folder, "one").returncode == 1
@@ -73,7 +73,8 @@ def test_a_second_model_of_one_version_is_refused(folder, home):
     for done in (open_(folder, "other-two"), verify(folder, "other-two")):
         assert (done.returncode, done.stderr) == (
             1,
-            "error: version: another model of this version was opened before (2): its signer has signed two\n",
+            "error: other-two.mibao: version: another model of this version was opened before (2): "
+            "its signer has signed two\n",
         )
 
 

@@ -8,7 +8,7 @@ from safetensors.numpy import save
 
 import sealed_kit as kit
 from mibao import sealed
-from mibao.errors import InputError, MissingExtra
+from mibao.errors import InputError, IntegrityError, MissingExtra
 from mibao.sealed import numpy_types, reading
 
 
@@ -90,3 +90,19 @@ def test_bfloat16_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
     with pytest.raises(MissingExtra, match="ml-dtypes"):
         numpy_types.numpy_dtype("BF16")
+
+
+def test_a_fault_in_the_last_shard_wipes_what_the_first_ones_gave(tmp_path, monkeypatch):
+    shards = [(f"{number}.safetensors", save({f"w{number}": np.ones(2000)})) for number in range(2)]
+    data = bytearray(kit.sealed_bytes(*shards))
+    data[-1] ^= 1
+    (tmp_path / "m").write_bytes(data)
+    with sealed.open_model(tmp_path / "m", identity=kit.ALICE, signer=kit.VENDOR.public) as model:
+        handed: list[memoryview] = []
+        real = model.new_memory
+        monkeypatch.setattr(model, "new_memory", lambda count: handed.append(real(count)) or handed[-1])
+        with pytest.raises(IntegrityError, match=r"^data: chunk \d of tensor 'w1' was altered$"):
+            model.load_numpy()
+        assert [len(each) for each in handed] == [16000, 16000]
+        assert not any(any(each) for each in handed)
+        handed.clear()

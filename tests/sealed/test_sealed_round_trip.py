@@ -38,9 +38,9 @@ def test_a_safetensors_file_opens_to_the_same_bytes(described, hybrid):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.binary(max_size=3 * kit.CHUNK_BYTES))
-def test_any_other_file_opens_to_the_same_bytes(content):
-    assert kit.opened_parts(kit.sealed_bytes(("model.gguf", content))) == [content]
+@given(st.binary(max_size=3 * kit.CHUNK_BYTES), st.sampled_from(["model.gguf", "model.onnx", "weights"]))
+def test_any_other_file_opens_to_the_same_bytes(content, name):
+    assert kit.opened_parts(kit.sealed_bytes((name, content))) == [content]
 
 
 @settings(max_examples=50, deadline=None)

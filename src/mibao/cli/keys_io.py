@@ -6,14 +6,17 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mibao.cli.new_file import write_new
 from mibao.errors import InputError, KeyMismatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mibao.crypto.keys import RecipientPrivateKey, RecipientPublicKey, SignerPrivateKey, SignerPublicKey
 
+Public = TypeVar("Public")
 ENVIRONMENT_VARIABLE = "MIBAO_PASSPHRASE"
 
 
@@ -25,7 +28,7 @@ def read_recipient_public(text_or_path: str) -> RecipientPublicKey:
     """
     from mibao.crypto.keys import decode_recipient
 
-    return decode_recipient(_public_text(text_or_path))
+    return _decoded(text_or_path, decode_recipient)
 
 
 def read_signer_public(text_or_path: str) -> SignerPublicKey:
@@ -36,7 +39,7 @@ def read_signer_public(text_or_path: str) -> SignerPublicKey:
     """
     from mibao.crypto.keys import decode_signer
 
-    return decode_signer(_public_text(text_or_path))
+    return _decoded(text_or_path, decode_signer)
 
 
 def read_recipient_private(path: Path, passphrase: str | None = None, *, ask: bool = False) -> RecipientPrivateKey:
@@ -135,10 +138,14 @@ def _typed(prompt: str) -> str:
     return getpass.getpass(prompt)
 
 
-def _public_text(text_or_path: str) -> str:
-    if text_or_path.startswith("mibao1"):
-        return text_or_path
-    return _key_line(Path(text_or_path))
+def _decoded(text_or_path: str, decode: Callable[[str], Public]) -> Public:
+    if text_or_path.startswith("mibao1."):
+        return decode(text_or_path)
+    text = _key_line(Path(text_or_path))
+    try:
+        return decode(text)
+    except InputError as error:
+        raise InputError(f"{text_or_path}: {error}") from error
 
 
 def _read_private(path: Path, passphrase: str | None, *, ask: bool) -> RecipientPrivateKey | SignerPrivateKey:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from mibao.errors import InputError
+from mibao.errors import InputError, IntegrityError, KeyMismatch, MissingExtra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
 
 PANEL = "Keys and models"
 _SLOW_S = 1.0
+_NAMED = ("state: ", "source: ", "PKCS#11: ", "KMS: ", "S3: ", "AWS: ", "$")  # what errors name instead of the file
 
-SealedFile = Annotated[str, typer.Argument(metavar="FILE", help="A sealed model (.mibao), or its https:// address.")]
+SealedFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="A sealed model (.mibao), or its https:// or s3:// address.")
+]
+_WORDS = "`passphrase`, `env:NAME`, `pkcs11:...`, `kms:KEY`, or another package's `NAME:...`."
+_TO_HELP = f"A recipient: a .pub file, the key in it, {_WORDS} Repeatable."
+_KEY_HELP = f"a private key's file, {_WORDS}"
+_REMOVE_HELP = "A recipient to drop: a .pub file, the key in it, or its id, which `mibao inspect` shows. Repeatable."
 Signer = Annotated[
     str, typer.Option("--signer", metavar="PUB", help="The only signer to accept: a .pub file, or the key in it.")
 ]
@@ -54,9 +62,7 @@ def seal(
     ],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The sealed model, e.g. m.mibao.")],
-    to: Annotated[
-        list[str], typer.Option("--to", metavar="PUB", help="A recipient: a .pub file, or the key in it. Repeatable.")
-    ],
+    to: Annotated[list[str], typer.Option("--to", metavar="PUB", help=_TO_HELP)],
     sign: Annotated[Path, typer.Option("--sign", metavar="KEY", help="The signer's private key.")],
     model_id: Annotated[str, typer.Option("--model-id", metavar="NAME", help="What the model is called; public.")],
     version: Annotated[
@@ -71,7 +77,7 @@ def seal(
     _check_absent(output)
     recipients = [_recipient(each) for each in to]
     signer = read_signer_private(sign, ask=passphrase)
-    with _progress("sealing", _size(source)) as progress:
+    with _naming(source, output), _progress("sealing", _size(source)) as progress:
         report = sealed.seal(
             source,
             output,
@@ -91,7 +97,7 @@ def seal(
 def open_(
     file: SealedFile,
     *,
-    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Your private key.")],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help=f"Who opens: {_KEY_HELP}")],
     signer: Signer,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DST", help="The file or new folder to write.")],
     min_version: MinVersion = None,
@@ -111,7 +117,7 @@ def open_(
     _check_absent(output)
     pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
     identity = _identity(key, ask=passphrase)
-    with _progress("opening", _size(Path(file))) as progress:
+    with _naming(file, output), _progress("opening", _size(Path(file))) as progress:
         report = sealed.open_sealed(
             file, output, identity=identity, signer=pinned, min_version=min_version, state=kept, progress=progress
         )
@@ -131,7 +137,9 @@ def verify(
     require_state: RequireState = False,
     accept_rollback: AcceptRollback = False,
 ) -> None:
-    """Check a sealed model against its signer without a decryption key. Exit code 1 when it fails.
+    """Check a sealed model against its signer without a decryption key.
+
+    Exit code 1 when anything was altered, 4 when another signer signed it.
 
     A version older than one that you opened is refused. Only `mibao open` remembers versions.
     """
@@ -139,7 +147,7 @@ def verify(
     from mibao.cli.keys_io import read_signer_public
 
     pinned, kept = read_signer_public(signer), _state(state, required=require_state, without=accept_rollback)
-    with _progress("verifying", _size(Path(file))) as progress:
+    with _naming(file), _progress("verifying", _size(Path(file))) as progress:
         report = sealed.verify(file, signer=pinned, min_version=min_version, state=kept, progress=progress)
     _console().print(f"verified  {file}  {report.sealed_bytes:,} bytes, {_count(report.chunks, 'chunk')}", markup=False)
     _console().print(f"          {report.model_id} version {report.version}", markup=False)
@@ -149,7 +157,8 @@ def verify(
 def inspect(
     file: SealedFile,
     key: Annotated[
-        str | None, typer.Option("--key", metavar="KEY", help="A recipient's private key: shows the tensors too.")
+        str | None,
+        typer.Option("--key", metavar="KEY", help=f"Shows the tensors too: {_KEY_HELP}"),
     ] = None,
     passphrase: Passphrase = False,
 ) -> None:
@@ -159,7 +168,8 @@ def inspect(
     if passphrase and key is None:
         raise InputError("--passphrase: expected with --key, whose passphrase it is")
     identity = None if key is None else _identity(key, ask=passphrase)
-    found = sealed.inspect(file, identity=identity)
+    with _naming(file):
+        found = sealed.inspect(file, identity=identity)
     console = _console()
     for name, value in _facts(found):
         console.print(f"{name:<14}{value}", markup=False)
@@ -172,14 +182,16 @@ def inspect(
 
 
 def rewrap(
-    file: SealedFile,
-    key: Annotated[str, typer.Option("--key", metavar="KEY", help="The private key of a present recipient.")],
-    add: Annotated[
-        list[str] | None, typer.Option("--add", metavar="PUB", help="A new recipient: a .pub file, or the key in it.")
-    ] = None,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A sealed model (.mibao) on this machine.")],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help=f"A present recipient: {_KEY_HELP}")],
+    add: Annotated[list[str] | None, typer.Option("--add", metavar="PUB", help=_TO_HELP)] = None,
     remove: Annotated[
         list[str] | None,
-        typer.Option("--remove", metavar="PUB", help="A recipient to drop: a .pub file, the key in it, or its id."),
+        typer.Option(
+            "--remove",
+            metavar="PUB",
+            help=_REMOVE_HELP,
+        ),
     ] = None,
     passphrase: Passphrase = False,
 ) -> None:
@@ -195,7 +207,8 @@ def rewrap(
     added = [_recipient(each) for each in add or []]
     removed = [_recipient_id(each) for each in remove or []]
     identity = _identity(key, ask=passphrase)
-    left = sealed.rewrap(file, identity=identity, add=added, remove=removed)
+    with _naming(file):
+        left = sealed.rewrap(file, identity=identity, add=added, remove=removed)
     _console().print(f"rewrapped  {file}  {_count(len(left), 'recipient')}", markup=False)
     for each in left:
         _console().print(f"           {each}", style="dim")
@@ -274,6 +287,20 @@ def _state(path: Path | None, *, required: bool, without: bool) -> VersionState 
     return None
 
 
+@contextmanager
+def _naming(file: Path | str, *others: Path) -> Iterator[None]:
+    """Errors of the block begin with the file's name, or an address's host, unless they begin with another thing's."""
+    shown = str(file)
+    if shown.startswith("https://"):
+        shown = urlsplit(shown).hostname or "https://"
+    try:
+        yield
+    except (InputError, IntegrityError, KeyMismatch) as error:
+        if not isinstance(error, MissingExtra) and not str(error).startswith((shown, *map(str, others), *_NAMED)):
+            error.args = (f"{shown}: {error}",)
+        raise
+
+
 def _check_absent(output: Path) -> None:
     if output.exists():
         raise InputError(f"{output}: exists already and is not overwritten")
@@ -302,7 +329,7 @@ def _progress(title: str, total: int) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=_console(stderr=True), transient=True)
-    task = bar.add_task(title, total=total)
+    task = bar.add_task(title, total=total or None)  # the size of what lies behind an address is not known
     started = time.monotonic()
 
     def advance(done_bytes: int) -> None:

@@ -292,6 +292,8 @@ def rewrap(
         IntegrityError: the file was altered where its recipients stand.
         KeyMismatch: not sealed to ``identity``.
     """
+    if "://" in str(path):
+        raise InputError("rewrap: expected a file on this machine, got an address")
     with FileSource(Path(path)) as source, locked(Path(path)) as sink:
         change = rewrapping.plan(source, identity, add=add, remove=remove)
         if change.fits:
