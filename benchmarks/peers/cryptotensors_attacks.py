@@ -1,4 +1,4 @@
-"""What cryptotensors 0.2.3 makes of each attack: one JSON object, attack to "refused" or "ACCEPTED ...".
+"""What cryptotensors 0.2.3 makes of each attack: one JSON object, attack to what came of it (``outcomes``).
 
 The reader is given the encryption key and the vendor's verification key, as its manual says.
 """
@@ -18,12 +18,14 @@ import safetensors.torch
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptotensors import SafetensorError
 from cryptotensors.torch import load_file, save_file
 from cryptotensors_rows import ENCRYPTION, SIGNING, VERIFICATION
+from outcomes import ACCEPTED, outcome, over_flips
 
 FOLDER = Path(tempfile.mkdtemp())
 Header = dict[str, Any]
-ANSWERS = {True: "ACCEPTED", False: "refused"}
+OWN = (SafetensorError,)  # the one error that it raises for whatever it checks
 
 
 def tensors(fill: float) -> dict[str, Any]:
@@ -38,15 +40,18 @@ def sealed(content: dict[str, Any], **config: Any) -> bytes:
     return path.read_bytes()
 
 
-def accepts(data: bytes) -> bool:
-    """Whether it loads."""
+def load(data: bytes) -> dict[str, Any]:
+    """Its tensors, as its manual loads them."""
     path = FOLDER / "attack.cryptotensors"
     path.write_bytes(data)
-    try:
-        load_file(path)
-    except Exception:  # noqa: BLE001  any refusal counts, whatever it is
-        return False
-    return True
+    found: dict[str, Any] = load_file(path)
+    return found
+
+
+def tried(*files: bytes) -> str:
+    """What comes of loading each of these files."""
+    found: str = outcome(lambda: [load(data) for data in files], own=OWN)
+    return found
 
 
 def split(data: bytes) -> tuple[Header, bytes]:
@@ -71,14 +76,27 @@ def edited(data: bytes, edit: Callable[[Header], None]) -> bytes:
 
 def flips(data: bytes) -> str:
     """One bit of each byte in turn."""
-    taken = sum(accepts(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) for at in range(len(data)))
-    return f"ACCEPTED at {taken} of {len(data)} bytes" if taken else "refused"
+    genuine = load(data)
+
+    def same(found: Any) -> bool:
+        return found.keys() == genuine.keys() and all(torch.equal(found[name], genuine[name]) for name in genuine)
+
+    found: str = over_flips(data, range(len(data)), load, own=OWN, same=same)
+    return found
 
 
 def swap_tensors(header: Header) -> None:
     """Each name gets the other's place."""
     a, b = header["layer.a"], header["layer.b"]
     a["data_offsets"], b["data_offsets"] = b["data_offsets"], a["data_offsets"]
+
+
+def swap_blocks(data: bytes) -> bytes:
+    """Two stretches of one tensor's ciphertext change places."""
+    header, body = split(data)
+    begin = header["layer.a"]["data_offsets"][0]
+    one, two = body[begin : begin + 64], body[begin + 64 : begin + 128]
+    return joined(header, body[:begin] + two + one + body[begin + 128 :])
 
 
 def rename(header: Header) -> None:
@@ -137,8 +155,8 @@ def rival_key(name: str) -> dict[str, str]:
     return {"kty": "okp", "alg": "ed25519", "kid": name, "x": public, "d": secret}
 
 
-def named_by_the_file() -> bool:
-    """A rival's file that says where its verification key is to be fetched."""
+def named_by_the_file() -> str:
+    """A rival's file that says where its verification key lies: on a server, or on the reader's own disk."""
     rival = rival_key("fetched")
     public = {name: value for name, value in rival.items() if name != "d"}
     answer = json.dumps({"keys": [public, ENCRYPTION]}).encode()
@@ -156,29 +174,30 @@ def named_by_the_file() -> bool:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stored = FOLDER / "keys.json"
     stored.write_bytes(answer)
-    urls = (f"http://127.0.0.1:{server.server_port}/keys.json", f"file://{stored}")
-    return any(accepts(sealed(tensors(9), sign_key={**rival, "jku": url})) for url in urls)
+    urls = {"http": f"http://127.0.0.1:{server.server_port}/keys.json", "file": f"file://{stored}"}
+    found = {kind: tried(sealed(tensors(9), sign_key={**rival, "jku": url})) for kind, url in urls.items()}
+    taken = [kind for kind, answer in found.items() if answer == ACCEPTED]
+    return f"{ACCEPTED} from {' and '.join(f'{kind}://' for kind in taken)}" if taken else found["http"]
 
 
-def shards(new: bytes, old: bytes) -> bool:
-    """A checkpoint's two shards from two versions: each is looked at alone."""
-    return accepts(new) and accepts(old)
+def mixed_shards() -> str:
+    """A checkpoint of two files, one of each version. There is no loader of checkpoints: each file is loaded alone."""
+    one, two = ({name: tensors(fill)[name]} for name, fill in (("layer.a", 1), ("layer.b", 5)))
+    return tried(sealed(one), sealed(two))
 
 
-def plain_beside() -> bool:
+def plain_beside() -> str:
     """A tensor that was left out of the encryption, altered."""
     data = sealed(tensors(1), tensors=["layer.a"])
     header, body = split(data)
     begin, end = header["layer.b"]["data_offsets"]
-    return accepts(joined(header, body[:begin] + bytes(end - begin) + body[end:]))
+    return tried(joined(header, body[:begin] + bytes(end - begin) + body[end:]))
 
 
 def main() -> dict[str, str]:
     """Every attack's answer."""
     cryptotensors.register_direct_key_provider(keys=[ENCRYPTION, VERIFICATION])
     new, old = sealed(tensors(1)), sealed(tensors(5))
-    if not accepts(new):
-        raise SystemExit("the genuine file does not load")
     stripped = edited(new, lambda header: header.pop("__metadata__"))
     header_edits: dict[str, Callable[[Header], Any]] = {
         "swapped_tensors": swap_tensors,
@@ -186,24 +205,26 @@ def main() -> dict[str, str]:
         "reshaped": lambda header: header["layer.a"].update(shape=[4, 16]),
         "retyped": lambda header: header["layer.a"].update(dtype="I32"),
     }
-    taken = {name: accepts(edited(new, edit)) for name, edit in header_edits.items()} | {
-        "truncated": accepts(new[:-1]),
-        "extended": accepts(new + b"\0"),
-        "spliced": accepts(splice(new, old)),
-        "older": accepts(old),
-        "mixed_shards": shards(new, old),
-        "stripped": accepts(stripped),
-        "plaintext": accepts(safetensors.torch.save(tensors(9))),
+    found = {"bit_flips": flips(new)} | {name: tried(edited(new, edit)) for name, edit in header_edits.items()}
+    found |= {
+        "truncated": tried(new[:-1]),
+        "extended": tried(new + b"\0"),
+        "swapped_chunks": tried(swap_blocks(new)),
+        "spliced": tried(splice(new, old)),
+        "older": tried(old),
+        "mixed_shards": mixed_shards(),
+        "stripped": tried(stripped),
+        "plaintext": tried(safetensors.torch.save(tensors(9))),
         "named_keys": named_by_the_file(),
         "left_plain": plain_beside(),
-        "forged": accepts(forge(new)),
-        "absurd_sizes": accepts((1 << 62).to_bytes(8, "little") + new[8:]),
+        "forged": tried(forge(new)),
+        "absurd_sizes": tried((1 << 62).to_bytes(8, "little") + new[8:]),
     }
     rival = rival_key("rival")
     cryptotensors.register_direct_key_provider(keys=[ENCRYPTION, VERIFICATION, rival])  # trusted for its own models
-    taken["other_signer"] = accepts(sealed(tensors(9), sign_key=rival))
+    found["other_signer"] = tried(sealed(tensors(9), sign_key=rival))
     cryptotensors.register_direct_key_provider(keys=[ENCRYPTION, VERIFICATION])
-    return {"bit_flips": flips(new)} | {name: ANSWERS[each] for name, each in taken.items()}
+    return found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What tensorizer 2.12.1, encrypted, makes of each attack: one JSON object, attack to "refused" or "ACCEPTED ...".
+"""What tensorizer 2.12.1, encrypted, makes of each attack: one JSON object, attack to what came of it (``outcomes``).
 
 It has no signatures: what only a signature can refuse is accepted by design, and left out here where it has no meaning.
 """
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from outcomes import outcome, over_flips
 from tensorizer import DecryptionParams, EncryptionParams, TensorDeserializer, TensorSerializer
+from tensorizer.serialization import CryptographyError
 from tensorizer_rows import KEY
 
 FOLDER = Path(tempfile.mkdtemp())
 HEADER_BEFORE_NAME = 13
 SHAPE = b"<f4\x02\x08\0\0\0\x08\0\0\0"
-ANSWERS = {True: "ACCEPTED", False: "refused"}
+OWN = (CryptographyError,)  # what it raises where decryption or authentication fails; parsers raise whatever they meet
 Tensors = dict[str, Any]
 
 
@@ -34,17 +36,18 @@ def sealed(content: Tensors, *, encrypted: bool = True) -> bytes:
     return path.read_bytes()
 
 
-def accepts(data: bytes) -> bool:
-    """Whether it loads, every tensor with it."""
+def load(data: bytes) -> dict[str, Any]:
+    """Its tensors, each of them loaded."""
     path = FOLDER / "attack.tensors"
     path.write_bytes(data)
-    try:
-        with TensorDeserializer(str(path), device="cpu", encryption=DecryptionParams.from_key(KEY)) as found:
-            for tensor in found.values():
-                tensor.sum()
-            return len(list(found.keys())) > 0
-    except BaseException:  # noqa: BLE001  any refusal counts, whatever it is
-        return False
+    with TensorDeserializer(str(path), device="cpu", encryption=DecryptionParams.from_key(KEY)) as found:
+        return {name: tensor.clone() for name, tensor in found.items()}
+
+
+def tried(*files: bytes) -> str:
+    """What comes of loading each of these files."""
+    found: str = outcome(lambda: [load(data) for data in files], own=OWN)
+    return found
 
 
 def tensor_at(data: bytes, name: bytes) -> int:
@@ -63,22 +66,39 @@ def splice(new: bytes, old: bytes) -> bytes:
     return new[:begin] + old[begin:end] + new[end:]
 
 
+def swap_blocks(data: bytes) -> bytes:
+    """Two stretches of one tensor's ciphertext change places; it is the last part of the file."""
+    return data[:-128] + data[-64:] + data[-128:-64]
+
+
 def flips(data: bytes) -> str:
     """One bit of each byte in turn, the zeros reserved for metadata left out."""
+    genuine = load(data)
+
+    def same(found: Any) -> bool:
+        return found.keys() == genuine.keys() and all(
+            found[name].dtype == each.dtype and torch.equal(found[name], each) for name, each in genuine.items()
+        )
+
     body = tensor_at(data, b"layer.a") - 8
     places = [*range(data.index(b"layer.b") + 64), *range(body, len(data))]
-    taken = sum(accepts(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) for at in places)
-    return f"ACCEPTED at {taken} of {len(places)} bytes" if taken else "refused"
+    found: str = over_flips(data, places, load, own=OWN, same=same)
+    return found
+
+
+def mixed_shards() -> str:
+    """A checkpoint of two files, one of each version. There is no loader of checkpoints: each file is loaded alone."""
+    one, two = ({name: tensors(fill)[name]} for name, fill in (("layer.a", 1), ("layer.b", 5)))
+    return tried(sealed(one), sealed(two))
 
 
 def main() -> dict[str, str]:
     """Every attack's answer."""
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     new, old = sealed(tensors(1)), sealed(tensors(5))
-    if not accepts(new):
-        raise SystemExit("the genuine file does not load")
     edits = {
         "swapped_tensors": swapped_names(new),
+        "swapped_chunks": swap_blocks(new),
         "renamed": new.replace(b"layer.a", b"layer.z"),
         "reshaped": new.replace(SHAPE, b"<f4\x02\x04\0\0\0\x10\0\0\0"),
         "retyped": new.replace(b"<f4", b"<i4"),
@@ -87,15 +107,15 @@ def main() -> dict[str, str]:
     }
     if new in edits.values():
         raise SystemExit("an attack changed nothing")
-    taken = {
-        "truncated": accepts(new[:-1]),
-        "extended": accepts(new + b"\0"),
-        "older": accepts(old),
-        "mixed_shards": accepts(new) and accepts(old),
-        "plaintext": accepts(sealed(tensors(9), encrypted=False)),
-        "forged": accepts(sealed(tensors(9))),  # who can read can write: there is one key
-    } | {name: accepts(data) for name, data in edits.items()}
-    return {"bit_flips": flips(new)} | {name: ANSWERS[each] for name, each in taken.items()}
+    return {
+        "bit_flips": flips(new),
+        "truncated": tried(new[:-1]),
+        "extended": tried(new + b"\0"),
+        "older": tried(old),
+        "mixed_shards": mixed_shards(),
+        "plaintext": tried(sealed(tensors(9), encrypted=False)),
+        "forged": tried(sealed(tensors(9))),  # who can read can write: there is one key
+    } | {name: tried(data) for name, data in edits.items()}
 
 
 if __name__ == "__main__":
