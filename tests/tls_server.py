@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import re
@@ -105,6 +106,13 @@ class RangeServer(BaseHTTPRequestHandler):
         if fault == "hangs":
             time.sleep(HANG_S)
         if fault == "hangs up":
+            self.close_connection = True
+            return
+        if fault == "drips":
+            with contextlib.suppress(OSError):
+                for byte in b"HTTP/1.1 206 Partial Content":
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(HANG_S / 20)
             self.close_connection = True
             return
         self.send_response(_BUSY.get(fault, 206))

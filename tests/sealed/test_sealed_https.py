@@ -3,6 +3,7 @@
 import itertools
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -109,9 +110,20 @@ def test_addresses_without_tls_are_refused(url):
             make(url)
 
 
-@pytest.mark.parametrize("url", ["https:///m", "https://alice@127.0.0.1/m"])
-def test_addresses_without_a_host_or_with_a_name_are_refused(url):
-    with pytest.raises(InputError, match="expected an address with a host and without a user's name"):
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https:///m", "with a host and without a user's name"),
+        ("https://alice@127.0.0.1/m", "with a host and without a user's name"),
+        ("https://127.0.0.1:99999/m", "not well formed"),
+        ("https://[::1/m", "not well formed"),
+        ("https://127.0.0.1/m odel", "of ASCII without spaces"),
+        ("https://127.0.0.1/m\x00", "of ASCII without spaces"),
+        ("https://127.0.0.1/模型", "of ASCII without spaces"),
+    ],
+)
+def test_addresses_that_are_not_well_formed_are_refused(url, message):
+    with pytest.raises(InputError, match=message):
         HttpsSource(url)
 
 
@@ -203,6 +215,15 @@ def test_a_host_that_never_answers_is_given_up():
         HttpsSource(f"https://127.0.0.1:{port}/m", attempts=1)
 
 
+def test_a_server_that_drips_its_headers_is_given_up(server, connect):
+    source = connect(server.url, timeout_s=0.2, attempts=1)
+    server.always = "drips"
+    started = time.monotonic()
+    with pytest.raises(ProtocolError, match=HOST + r"read: no answer in time$"):
+        source.read_into(0, memoryview(bytearray(1)))
+    assert time.monotonic() - started < 1.0
+
+
 def test_a_server_without_tls_is_named():
     with socket.create_server(("127.0.0.1", 0)) as plain:
 
@@ -241,6 +262,8 @@ def test_an_address_given_by_a_redirect_that_expires_is_asked_for_again(server, 
         ("http://127.0.0.1:1/m", "the server redirects to an address that is not https://"),
         ("file:///etc/passwd", "the server redirects to an address that is not https://"),
         (None, "the server redirects nowhere"),
+        ("https://[::1/m", "the server redirects to an address that is not well formed"),
+        ("https://alice@127.0.0.1/m", "the server redirects to an address that is not well formed"),
         ("/m", "more than 5 redirects"),
     ],
 )

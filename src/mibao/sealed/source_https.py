@@ -11,8 +11,12 @@ from __future__ import annotations
 import http.client
 import queue
 import re
+import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from urllib.parse import urljoin, urlsplit
 
 from mibao.errors import InputError, ProtocolError
@@ -40,11 +44,16 @@ class _Address:
     """One host and what to ask it for, with the connections to it that are idle."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.username is not None:
-            raise InputError("source: expected an address with a host and without a user's name")
-        self.url, self.host, self.port = url, parts.hostname, parts.port
+        try:
+            parts = urlsplit(url)
+            self.url, self.host, self.port = url, parts.hostname or "", parts.port
+        except ValueError as error:
+            raise InputError("source: expected an address, got one that is not well formed") from error
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not self.host or parts.username is not None:
+            raise InputError("source: expected an address with a host and without a user's name")
+        if not self.target.isascii() or not self.target.isprintable() or " " in self.target:
+            raise InputError("source: expected an address of ASCII without spaces: write others as %20 and the like")
         self.idle: queue.SimpleQueue[http.client.HTTPSConnection] = queue.SimpleQueue()
 
     def close(self) -> None:
@@ -82,7 +91,7 @@ class HttpsSource:
         attempts: int = ATTEMPTS,
         backoff_s: float = BACKOFF_S,
     ) -> None:
-        if urlsplit(url).scheme != "https":
+        if not url.startswith("https://"):
             raise InputError("source: expected an address that begins with https://")
         if attempts < 1 or timeout_s <= 0 or backoff_s < 0:
             raise InputError("source: expected at least 1 attempt, a time limit, and no negative pause")
@@ -135,7 +144,7 @@ class HttpsSource:
             if isinstance(found, int):
                 self._move(address)
                 return found
-            address = _Address(found)
+            address = found
         raise ProtocolError(f"{address.host}: read: more than {MAX_REDIRECTS} redirects")
 
     def _move(self, address: _Address) -> None:
@@ -143,7 +152,7 @@ class HttpsSource:
             before, self._address = self._address, address
             before.close()
 
-    def _ask(self, address: _Address, offset: int, out: memoryview, *, first: bool) -> int | str:
+    def _ask(self, address: _Address, offset: int, out: memoryview, *, first: bool) -> int | _Address:
         """Fill ``out``, for the object's size; or the address to which the server leads."""
         headers = {"Range": f"bytes={offset}-{offset + out.nbytes - 1}", "Accept-Encoding": "identity"}
         if self._etag is not None:
@@ -152,7 +161,8 @@ class HttpsSource:
         done = False
         try:
             connection.request("GET", address.target, headers=headers)
-            answer = connection.getresponse()
+            with _hung_up_after(self._timeout_s, connection.sock):  # the socket's own limit is for each byte of it
+                answer = connection.getresponse()
             if answer.status in _REDIRECTS:
                 return _redirected(address, answer.getheader("Location"))
             size = self._check(address, answer, offset, out.nbytes, first=first)
@@ -222,9 +232,35 @@ class HttpsSource:
                 raise _TransientError("no answer in time")
 
 
-def _redirected(address: _Address, location: str | None) -> str:
-    found = urljoin(address.url, location or "")
-    if location is None or urlsplit(found).scheme != "https":
-        what = "nowhere" if location is None else "to an address that is not https://"
-        raise ProtocolError(f"{address.host}: read: the server redirects {what}")
-    return found
+def _redirected(address: _Address, location: str | None) -> _Address:
+    what = "nowhere" if location is None else "to an address that is not https://"
+    try:
+        found = urljoin(address.url, location or "")
+        if location is not None and found.startswith("https://"):
+            return _Address(found)
+    except (ValueError, InputError):
+        what = "to an address that is not well formed"
+    raise ProtocolError(f"{address.host}: read: the server redirects {what}")
+
+
+@contextmanager
+def _hung_up_after(limit_s: float, connected: socket.socket) -> Iterator[None]:
+    """For the time of the block, a limit after which whoever reads from the socket gets a ``TimeoutError``."""
+    late = threading.Event()
+
+    def hang_up() -> None:
+        late.set()
+        with suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(limit_s, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        if late.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
