@@ -1,5 +1,6 @@
 """moto's HTTP server on 127.0.0.1: AWS as far as it goes without AWS."""
 
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ def aws_server() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
+    urllib.request.urlopen(f"{address}/moto-api/reset", data=b"", timeout=30).close()  # noqa: S310 - what an earlier one held
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):

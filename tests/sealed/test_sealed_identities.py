@@ -85,7 +85,10 @@ def test_another_packages_keys_seal_and_open_on_the_command_line(packages, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out").read_bytes() == b"weights"
     done = run(packages, tmp_path, *opening, "--key", "vault:zebra", "-o", "never")
-    assert (done.returncode, done.stderr) == (4, "error: recipients: the vault's key does not open this model\n")
+    assert (done.returncode, done.stderr) == (
+        4,
+        "error: w.mibao: recipients: the vault's key does not open this model\n",
+    )
     for word, message in (
         ("none", "none: there is no such file, and no package registers that name in mibao.sealed.unlock"),
         ("broken", "broken: acme-broken cannot be loaded (ModuleNotFoundError)"),
@@ -139,13 +142,14 @@ def kinds(tmp_path_factory, packages):
     ):
         client = aws.aws_client("kms")
         client.create_alias(AliasName="alias/models", TargetKeyId=client.create_key()["KeyMetadata"]["KeyId"])
-        patch.setenv("MODEL_SECRET", "battery staple")
+        patch.setenv("MODEL_KEY", key_text.encode_plain(kit.BOB))
+        patch.setenv("MODEL_PUBLIC", encode_public(kit.BOB.public))
         patch.syspath_prepend(str(packages))
         token = f"pkcs11:token={tokens.LABEL};object=models?module-path={library}&pin-source=env:MODEL_PIN"
         yield {
             "key file": (sealed.recipient(folder / "alice.pub"), sealed.identity(folder / "alice.key")),
             "passphrase": (sealed.Passphrase("correct horse", log_n=14), sealed.Passphrase("correct horse")),
-            "environment": (sealed.recipient("env:MODEL_SECRET"), sealed.identity("env:MODEL_SECRET")),
+            "environment": (sealed.recipient("env:MODEL_PUBLIC"), sealed.identity("env:MODEL_KEY")),
             "PKCS#11": (sealed.recipient(token), sealed.identity(token)),
             "KMS": (sealed.recipient("kms:alias/models"), sealed.identity("kms:alias/models")),
             "another's": (sealed.recipient("vault:horse"), sealed.identity("vault:horse")),
