@@ -26,3 +26,15 @@ def test_without_a_terminal_or_a_variable_nothing_is_asked(tmp_path, monkeypatch
     done = mibao("inspect", "w.mibao", "--key", "passphrase", folder=tmp_path)
     assert done.returncode == 2
     assert "no terminal to ask at" in done.stderr
+
+
+def test_the_passphrase_of_ones_own_key_is_not_given_to_a_recipient(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIBAO_PASSPHRASE", "mine alone")
+    monkeypatch.setenv("MODEL_SECRET", "battery staple")
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    assert mibao("keygen", "--sign", "--passphrase", "-o", "vendor.key", folder=tmp_path).returncode == 0
+    sealing = ("seal", "w.bin", "-o", "w.mibao", "--sign", "vendor.key", "--model-id", "m", "--version", 1)
+    done = mibao(*sealing, "--to", "passphrase", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --to passphrase: $MIBAO_PASSPHRASE holds the passphrase of vendor.key")
+    assert mibao(*sealing, "--to", "env:MODEL_SECRET", folder=tmp_path).returncode == 0

@@ -79,6 +79,14 @@ def read_signer_private(path: Path, passphrase: str | None = None, *, ask: bool 
     return key
 
 
+def is_protected(path: Path) -> bool:
+    """Whether the private key in ``path`` asks for a passphrase. Raises ``InputError`` if there is none."""
+    from mibao.crypto import key_text
+
+    text = _key_line(path)
+    return text.startswith(key_text.PREFIX) and key_text.needs_passphrase(text)
+
+
 def write_pair(path: Path, key: RecipientPrivateKey | SignerPrivateKey, *, passphrase: str | None) -> Path:
     """Write the private key to ``path`` (mode 0600) and the public one beside it; returns the ``.pub`` path.
 

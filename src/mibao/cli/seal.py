@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,7 @@ def seal(
     from mibao.cli.keys_io import read_signer_private
 
     _check_absent(output)
+    _check_two_passphrases(to, sign, option="--to")
     recipients = [_recipient(each) for each in to]
     signer = read_signer_private(sign, ask=passphrase)
     with _naming(source, output), _progress("sealing", _size(source)) as progress:
@@ -204,6 +206,7 @@ def rewrap(
 
     if not add and not remove:
         raise InputError("rewrap: expected --add or --remove")
+    _check_two_passphrases(add or [], Path(key), option="--add")
     added = [_recipient(each) for each in add or []]
     removed = [_recipient_id(each) for each in remove or []]
     identity = _identity(key, ask=passphrase)
@@ -251,6 +254,17 @@ def _recipient(text: str) -> Recipient:
         return Passphrase(ask_new_passphrase())
     named = recipient_named(text)
     return read_recipient_public(text) if named is None else named
+
+
+def _check_two_passphrases(recipients: list[str], key: Path, *, option: str) -> None:
+    """Refuse to take the passphrase of one's own key for the one that a recipient is given."""
+    from mibao.cli.keys_io import ENVIRONMENT_VARIABLE, is_protected
+
+    if "passphrase" in recipients and os.environ.get(ENVIRONMENT_VARIABLE) and key.is_file() and is_protected(key):
+        raise InputError(
+            f"{option} passphrase: ${ENVIRONMENT_VARIABLE} holds the passphrase of {key}, which no recipient should "
+            f"know; put the model's into another variable: {option} env:NAME"
+        )
 
 
 def _identity(text: str, *, ask: bool) -> Identity:
