@@ -69,6 +69,14 @@ def test_an_altered_stanza_and_one_of_another_file_do_not_open(library):
         key(library).unwrap(stanza, replace(BINDING, file_id=RandomId(b"J" * 16)))
 
 
+def test_what_was_wrapped_for_a_larger_modulus_does_not_open(library):
+    """NSS calls it a bad argument, as others call a mechanism that they lack."""
+    stanza = key(library).wrap(FILE_KEY, BINDING)
+    largest = replace(token_stanza.decode(stanza.body), wrapped=b"\xff" * 384)
+    with pytest.raises(KeyMismatch, match=r"^recipients: the token's key does not open this model"):
+        key(library).unwrap(replace(stanza, body=largest.encode()), BINDING)
+
+
 def test_a_stanza_that_names_another_mechanism_does_not_choose_it(library):
     stanza = key(library).wrap(FILE_KEY, BINDING)
     body = replace(token_stanza.decode(stanza.body), mechanism=TokenMechanism.AES_KEY_WRAP)

@@ -246,13 +246,28 @@ def _unwrap_aes(key: Any, wrapped: bytes) -> bytes:
 
 
 def _decrypt_rsa(key: Any, wrapped: bytes) -> bytes:
+    errors = _library().exceptions
+    try:
+        return _oaep(key, wrapped)
+    except (errors.ArgumentsBad, errors.MechanismInvalid, errors.MechanismParamInvalid) as error:
+        if _does_oaep(key):  # some tokens call what was wrapped for a larger key a bad argument
+            raise KeyMismatch(f"{WRONG} ({type(error).__name__})") from error
+        raise InputError("PKCS#11: the token's module does not do RSA-OAEP with SHA-256; use an AES key") from error
+    except errors.PKCS11Error as error:
+        raise KeyMismatch(f"{WRONG} ({type(error).__name__})") from error
+
+
+def _oaep(key: Any, wrapped: bytes) -> bytes:
     pkcs11 = _library()
     scheme = (pkcs11.Mechanism.SHA256, pkcs11.MGF.SHA256, None)
+    return bytes(key.decrypt(wrapped, mechanism=pkcs11.Mechanism.RSA_PKCS_OAEP, mechanism_param=scheme))
+
+
+def _does_oaep(key: Any) -> bool:
+    """Whether the token opens what is wrapped to the key right now."""
+    modulus, exponent = (int.from_bytes(key[name], "big") for name in _rsa_attributes())
+    sample = bytes(KEY_BYTES)
     try:
-        return bytes(key.decrypt(wrapped, mechanism=pkcs11.Mechanism.RSA_PKCS_OAEP, mechanism_param=scheme))
-    except (pkcs11.exceptions.ArgumentsBad, pkcs11.exceptions.MechanismInvalid) as error:
-        raise InputError("PKCS#11: the token's module does not do RSA-OAEP with SHA-256; use an AES key") from error
-    except pkcs11.exceptions.MechanismParamInvalid as error:
-        raise InputError("PKCS#11: the token's module does not do RSA-OAEP with SHA-256; use an AES key") from error
-    except pkcs11.exceptions.PKCS11Error as error:
-        raise KeyMismatch(f"{WRONG} ({type(error).__name__})") from error
+        return _oaep(key, encrypt_oaep(sample, modulus=modulus, public_exponent=exponent)) == sample
+    except _library().exceptions.PKCS11Error:
+        return False
