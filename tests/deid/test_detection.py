@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mibao.deid import Finding, detect, language_of
 from mibao.deid.checksums import resident_id_check_character
-from mibao.deid.findings import without_overlaps
+
 from mibao.types import EntityType, Language
 
 FIXED = settings(derandomize=True, deadline=None)

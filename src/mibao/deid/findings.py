@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from mibao.types import EntityType
 
@@ -22,17 +22,10 @@ class Finding:
     why: str
 
 
-def without_overlaps(findings: Iterable[Finding], *, length: int) -> tuple[Finding, ...]:
-    """The findings that remain when the longest wins, then the best score, then the first; in order of place.
+@runtime_checkable
+class Detector(Protocol):
+    """Whatever reports stretches of personal data in one text: rules, word lists, a model."""
 
-    Args:
-        findings: Non-empty stretches of one text, in any order.
-        length: Characters in that text.
-    """
-    taken = bytearray(length)
-    chosen = []
-    for finding in sorted(findings, key=lambda f: (f.start - f.end, -f.score, f.start, f.type.value)):
-        if taken.find(1, finding.start, finding.end) == -1:
-            taken[finding.start : finding.end] = b"\x01" * (finding.end - finding.start)
-            chosen.append(finding)
-    return tuple(sorted(chosen, key=lambda f: f.start))
+    def find(self, text: str) -> tuple[Finding, ...]:
+        """The findings in ``text``, in any order, overlapping or not, offsets in its characters."""
+        ...

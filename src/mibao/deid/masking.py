@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mibao.crypto.kdf import derive
-from mibao.deid.detection import detect, language_of
-from mibao.deid.findings import Finding
+from mibao.deid.detection import default_engine, language_of
+from mibao.deid.findings import Detector, Finding
+from mibao.deid.matching import Engine
 from mibao.deid.pseudonyms import PLACEHOLDER, stem_of, utf8
+from mibao.deid.scanning import Scanner
 from mibao.deid.vault import Vault
 from mibao.errors import InputError
 from mibao.events import PersonalDataMasked, PersonalDataRestored
@@ -38,13 +41,18 @@ class Restored:
     event: PersonalDataRestored
 
 
-def mask(text: str, *, vault: Vault) -> Masked:
+def mask(
+    text: str, *, vault: Vault, detectors: Sequence[Detector] = (), engine: Engine | None = None
+) -> Masked:
     """``text`` with every finding replaced by its placeholder; ``restore(mask(text).text).text == text``, always.
 
     That holds for any text: no part of what is kept has the form of a placeholder, because such parts are findings
-    themselves, and none can arise at a seam, because a placeholder holds ``<`` and ``>`` at its ends only.
+    themselves, and none can arise at a seam, because a placeholder holds ``<`` and ``>`` at its ends only. A value
+    longer than about 50 characters has one placeholder for each part of it, as it has in a stream. ``detectors`` and
+    ``engine`` as in :func:`mibao.deid.detection.detect`.
     """
-    findings = detect(text)
+    scanner = Scanner(engine or default_engine(), detectors)
+    findings = tuple(part.finding() for part in (*scanner.feed(text), *scanner.close()))
     placeholders = tuple(vault.placeholder_for(found.type, text[found.start : found.end]) for found in findings)
     pieces, kept_from = [], 0
     for found, placeholder in zip(findings, placeholders, strict=True):

@@ -7,10 +7,10 @@ matching is bounded at every position.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mibao.deid import lexicon
-from mibao.deid.findings import Finding
+from mibao.deid.kinds import Rule, Verdict
 from mibao.types import EntityType
 
 
@@ -29,14 +29,14 @@ _LATIN_NAME = rf"{_PARTICLES}{_WORD}(?: {{0,2}}{_PARTICLES}{_WORD}){{0,3}}"
 _WORDS = re.compile(rf"[{_LETTER}'’.-]+")
 _LATIN_START = re.compile(rf"(?<![{_LETTER}])[{_LETTER}][{_LETTER}'’-]*+")
 
-_NO_LETTER = rf"(?=[A-Za-z])(?<![{_LETTER}])"  # the look ahead is for speed
+_NO_LETTER = rf"(?<![{_LETTER}])"
 _LABEL = f"(?i:{_any(lexicon.ENGLISH_LABELS)})"
 _LEAD_IN = f"(?i:{_any(lexicon.ENGLISH_LEAD_INS)})"
 _ENGLISH = (
-    (rf"{_NO_LETTER}{_any(lexicon.ENGLISH_TITLES)}\.? {{1,2}}({_LATIN_NAME})", 1, 0.9, "name after an English title"),
-    (rf"{_NO_LETTER}{_LABEL} ?: {{0,4}}({_LATIN_NAME}(?:, {_WORD})?)", 1, 0.85, "name after an English label"),
-    (rf"{_NO_LETTER}{_LEAD_IN}\s{{1,2}}({_LATIN_NAME})", 1, 0.75, "name after an English lead-in"),
-    (rf"{_NO_LETTER}(?:{_LABEL}|I am|I'm) ({_LATIN_NAME})", 2, 0.7, "name after an English cue"),
+    (rf"{_NO_LETTER}{_any(lexicon.ENGLISH_TITLES)}\.? {{1,2}}({_LATIN_NAME})", f"{_any(lexicon.ENGLISH_TITLES)}[. ]", 1, 0.9, "name after an English title"),
+    (rf"{_NO_LETTER}{_LABEL} ?: {{0,4}}({_LATIN_NAME}(?:, {_WORD})?)", f"{_LABEL} ?:", 1, 0.85, "name after an English label"),
+    (rf"{_NO_LETTER}{_LEAD_IN}[ \t\n]{{1,2}}({_LATIN_NAME})", rf"{_LEAD_IN}[ \t\n]", 1, 0.75, "name after an English lead-in"),
+    (rf"{_NO_LETTER}(?:{_LABEL}|I am|I'm) ({_LATIN_NAME})", f"(?:{_LABEL}|I am|I'm) ", 2, 0.7, "name after an English cue"),
 )
 
 _HAN = "一-鿿"
@@ -51,67 +51,62 @@ _HAN_LABEL = rf"(?:{_any(lexicon.CHINESE_LABELS)}|{_NO_LETTER}(?i:patient|name|d
 _HAN_TITLE = _any(lexicon.CHINESE_TITLES)
 _ALONE = rf"(?:(?<![{_HAN}])|(?<=[{lexicon.BEFORE_A_LONE_SURNAME}]))"  # 王医生, not the second half of 社区医生
 _CHINESE = (
-    (rf"{_HAN_LABEL}[ :]{{0,4}}({_HAN_NAME})", 0.85, "name after a Chinese label"),
-    (rf"{_HAN_LABEL}[ :]{{0,4}}({_LATIN_NAME})", 0.8, "Latin name after a Chinese label"),
-    (rf"({_HAN_NAME})(?={_HAN_TITLE})", 0.85, "name before a Chinese title"),
-    (rf"{_ALONE}({_SURNAME})(?={_HAN_TITLE})", 0.7, "surname before a Chinese title"),
-    (rf"(?<![{_HAN}])({_HAN_NAME})(?=[,、 ]{{1,2}}[男女](?![{_HAN}]))", 0.85, "name before a sex"),
-    (rf"(?<=[{_LETTER}]) ?\(({_HAN_NAME})\)", 0.85, "Chinese name in brackets after a Latin one"),
+    (rf"{_HAN_LABEL}[ :]{{0,4}}({_HAN_NAME})", _HAN_LABEL, 0.85, "name after a Chinese label"),
+    (rf"{_HAN_LABEL}[ :]{{0,4}}({_LATIN_NAME})", _HAN_LABEL, 0.8, "Latin name after a Chinese label"),
+    (rf"({_HAN_NAME})(?={_HAN_TITLE})", _HAN_TITLE, 0.85, "name before a Chinese title"),
+    (rf"{_ALONE}({_SURNAME})(?={_HAN_TITLE})", _HAN_TITLE, 0.7, "surname before a Chinese title"),
+    (rf"(?<![{_HAN}])({_HAN_NAME})(?=[,、 ]{{1,2}}[男女](?![{_HAN}]))", "[,、 ][男女]", 0.85, "name before a sex"),
+    (rf"(?<=[{_LETTER}]) ?\(({_HAN_NAME})\)", r"[A-Za-z\x80-\xbf] ?\([\xe3-\xe9]", 0.85, "Chinese name in brackets after a Latin one"),
 )
 
-_ENGLISH_RULES = tuple((re.compile(pattern), words, score, why) for pattern, words, score, why in _ENGLISH)
-_CHINESE_RULES = tuple((re.compile(pattern), score, why) for pattern, score, why in _CHINESE)
+MAX_NAME = 44
+
+def _judge_english(least_words: int, score: float, why: str) -> Callable[[re.Match[str]], Verdict]:
+    def judge(match: re.Match[str]) -> Verdict:
+        start, end = match.start(1), _end_of_name(match)
+        return (start, end, score, why) if len(_WORDS.findall(match.string, start, end)) >= least_words else None
+
+    return judge
 
 
-def find_names(folded: str) -> Iterator[Finding]:
-    """Names after cue words, then every other place where one of those names stands; findings may overlap."""
-    names = set()
-    for start, end, score, why in (*_after_english_cues(folded), *_around_chinese_cues(folded)):
-        names.add(folded[start:end])
-        yield Finding(type=EntityType.PERSON, start=start, end=end, score=score, why=why)
-    for start, end in _repetitions(folded, names):
-        yield Finding(
-            type=EntityType.PERSON, start=start, end=end, score=0.65, why="same name as after a cue in this text"
-        )
+def _judge_chinese(score: float, why: str) -> Callable[[re.Match[str]], Verdict]:
+    def judge(match: re.Match[str]) -> Verdict:
+        start, end = match.start(1), _end_of_name(match)
+        return (start, end, score, why) if end > start else None
+
+    return judge
 
 
-def _after_english_cues(folded: str) -> Iterator[tuple[int, int, float, str]]:
-    for pattern, least_words, score, why in _ENGLISH_RULES:
-        for match in pattern.finditer(folded):
-            start, end = match.start(1), _end_of_name(match)
-            if len(_WORDS.findall(folded, start, end)) >= least_words:
-                yield start, end, score, why
-
-
-def _around_chinese_cues(folded: str) -> Iterator[tuple[int, int, float, str]]:
-    for pattern, score, why in _CHINESE_RULES:
-        for match in pattern.finditer(folded):
-            end = _end_of_name(match)
-            if end > match.start(1):
-                yield match.start(1), end, score, why
+RULES: tuple[Rule, ...] = tuple(
+    Rule(entity=EntityType.PERSON, pattern=re.compile(pattern), judge=judge, gate=gate)
+    for pattern, gate, judge in (
+        *((pattern, gate, _judge_english(words, score, why)) for pattern, gate, words, score, why in _ENGLISH),
+        *((pattern, gate, _judge_chinese(score, why)) for pattern, gate, score, why in _CHINESE),
+    )
+)
 
 
 def _end_of_name(match: re.Match[str]) -> int:
-    """Where the name stops being one: before the first word that is never part of a name."""
-    end = match.start(1)
+    """Where the name stops being one: before the first word that is never part of a name, or that is too far on."""
+    start = end = match.start(1)
     for word in _WORDS.finditer(match.string, *match.span(1)):
-        if word[0].rstrip(".").lower() in lexicon.NEVER_IN_A_NAME:
+        if word[0].rstrip(".").lower() in lexicon.NEVER_IN_A_NAME or word.end() - start > MAX_NAME:
             return end
         end = word.end()
-    return match.end(1) if end == match.start(1) else end
+    return match.end(1) if end == start else end
 
 
-def _repetitions(folded: str, names: set[str]) -> Iterator[tuple[int, int]]:
-    """Where a known name stands again. Looked up by its words or characters: time does not grow with the names."""
+def repetitions(text: str, names: set[str]) -> Iterator[tuple[int, int]]:
+    """Where a known name stands. Looked up by its words or characters: time does not grow with the names."""
     chinese = {name for name in names if "一" <= name[0] <= "鿿"}
     for length in sorted({len(name) for name in chinese if len(name) > 1}):
-        for start in range(len(folded) - length + 1):
-            if folded[start : start + length] in chinese:
+        for start in range(len(text) - length + 1):
+            if text[start : start + length] in chinese:
                 yield start, start + length
     latin = names - chinese
     counts = sorted({len(_LATIN_START.findall(name)) for name in latin})
-    words = [match.span() for match in _LATIN_START.finditer(folded)] if latin else []
+    words = [match.span() for match in _LATIN_START.finditer(text)] if latin else []
     for index, (start, _) in enumerate(words):
         for count in counts:
-            if index + count <= len(words) and folded[start : (end := words[index + count - 1][1])] in latin:
+            if index + count <= len(words) and text[start : (end := words[index + count - 1][1])] in latin:
                 yield start, end

@@ -1,0 +1,63 @@
+"""Every place where a rule matches: the interface of the two engines, and what both share.
+
+A candidate is a match at one start, whatever matches before it: for each rule and each place where its pattern
+matches, the match that Python's ``re`` makes there, judged. So the candidates do not depend on where a scan began,
+on how a text was split, or on the engine, which only says where looking is worth while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mibao.deid.kinds import REACH, Rule
+from mibao.types import EntityType
+
+STRONG = 0.9  # from here on a finding is not given up for another
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One possible finding: offsets in the folded text."""
+
+    start: int
+    end: int
+    score: float
+    entity: EntityType
+    why: str
+    rule: int = -1  # which rule found it; -1: none of the engine's
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What finds candidates: a set of rules, made ready once."""
+
+    rules: Sequence[Rule]
+
+    def candidates(self, text: str) -> list[Candidate]:
+        """All candidates in ``text``, already folded, in any order."""
+        ...
+
+
+def candidates_between(rule: Rule, number: int, text: str, first: int, last: int) -> Iterator[Candidate]:
+    """The candidates of one rule whose match starts in ``[first, last]``."""
+    search, judge, position = rule.pattern.search, rule.judge, first
+    end = min(len(text), last + 2 * REACH + 1)
+    while position <= last:
+        match = search(text, position, end)
+        if match is None or match.start() > last:
+            return
+        verdict = judge(match)
+        if verdict is not None:
+            start, stop, score, why = verdict
+            yield Candidate(start, stop, score, rule.entity, why, number)
+        position = match.start() + 1
+
+
+def order(candidate: Candidate) -> tuple[int, bool, int, float, int]:
+    """Left to right; at one start the strong before the weak, then the longest, then the best score."""
+    return (
+        candidate.start, candidate.score < STRONG, candidate.start - candidate.end, -candidate.score, candidate.rule
+    )  # fmt: skip
+

@@ -1,0 +1,194 @@
+"""From candidates to findings, left to right, for a whole text and for one that arrives in pieces alike.
+
+What is decided at a place depends on nothing further on than :data:`mibao.deid.kinds.REACH` characters, so a stream
+holds back no more than that, and gives what the whole text would. The leftmost candidate wins, at one place the strong
+before the weak, then the longest, then the best score; a weak one gives way to a strong one that starts inside it.
+A finding longer than its reach is given in parts, each of which says that it goes on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from mibao.deid.findings import Detector, Finding
+from mibao.deid.kinds import REACH, Rule
+from mibao.deid.matching import STRONG, Candidate, Engine, order
+from mibao.deid.names import repetitions
+from mibao.deid.normalisation import Folded, folded
+from mibao.types import EntityType
+
+_CONTEXT = 2 * REACH  # kept of what is decided, for words before a value
+_SHORT = 28  # a strong candidate that a weak one gives way to is no longer than this
+_NEAR = 24  # and starts no further on than this
+_REPEATED = "same name as after a cue in this text"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A finding or a part of one, ``text[start:end]`` of the original; ``goes_on``: the next part continues it."""
+
+    start: int
+    end: int
+    entity: EntityType
+    score: float
+    why: str
+    goes_on: bool = False
+
+    def finding(self) -> Finding:
+        """The part as a finding of its own."""
+        return Finding(type=self.entity, start=self.start, end=self.end, score=self.score, why=self.why)
+
+
+class Scanner:
+    """Decides a text that is fed in pieces; the parts it gives do not depend on where the pieces were cut."""
+
+    __slots__ = ("_base", "_buffer", "_closed", "_detectors", "_engine", "_names", "_open", "_position", "_start")
+
+    def __init__(self, engine: Engine, detectors: Sequence[Detector] = ()) -> None:
+        self._engine, self._detectors = engine, detectors
+        self._buffer = ""  # original text from ``_base`` on
+        self._base = self._start = 0  # offsets in the original: of the buffer, and of what is not decided yet
+        self._position = 0  # the same place in the folded buffer
+        self._names: set[str] = set()
+        self._open: tuple[Rule, Candidate] | None = None
+        self._closed = False
+
+    @property
+    def decided(self) -> int:
+        """How many characters of the original text are decided."""
+        return self._start
+
+    def text(self, start: int, end: int) -> str:
+        """Characters of the original text that are still held: from what was decided before the last feed on."""
+        return self._buffer[start - self._base : end - self._base]
+
+    def feed(self, text: str) -> Iterator[Part]:
+        """The parts that more text decides. Consume all of them before feeding again."""
+        self._forget()
+        self._buffer += text
+        return self._decide()
+
+    def close(self) -> Iterator[Part]:
+        """The parts that the end of the text decides."""
+        self._forget()
+        self._closed = True
+        return self._decide()
+
+    def _forget(self) -> None:
+        """Drop what no later decision looks at."""
+        if self._start - self._base > 2 * _CONTEXT:
+            cut = self._start - self._base - _CONTEXT
+            self._buffer = self._buffer[cut:]
+            self._base += cut
+
+    def _decide(self) -> Iterator[Part]:
+        here = folded(self._buffer)
+        position = _folded_index(here, self._start - self._base)
+        ready = len(here.text) if self._closed else len(here.text) - REACH
+        if position <= ready:
+            for start, end, chosen, goes_on in self._sweep(here, position, ready):
+                first, last = here.span(start, end)
+                yield Part(
+                    first + self._base, last + self._base, chosen.entity, chosen.score, chosen.why, goes_on
+                )  # fmt: skip
+            self._start = self._base + here.original(self._position)
+            if self._closed:
+                self._start = self._base + len(self._buffer)
+
+    def _sweep(self, here: Folded, position: int, ready: int) -> Iterator[tuple[int, int, Candidate, bool]]:
+        text = here.text
+        waiting = self._candidates(here, position)
+        index = 0
+        while position <= ready:
+            if self._open is not None:
+                rule, chosen = self._open
+                end, goes_on = _continued(rule, text, position, position)
+                self._open = (rule, chosen) if goes_on else None
+                if end > position:
+                    yield position, end, chosen, goes_on
+                    position = end
+                    continue
+            while index < len(waiting) and not self._is_next(waiting, index, position, text):
+                index += 1
+            if index == len(waiting) or waiting[index].start > ready:
+                break
+            chosen = waiting[index]
+            end, goes_on = chosen.end, False
+            if chosen.rule >= 0:
+                rule = self._engine.rules[chosen.rule]
+                end, goes_on = _continued(rule, text, chosen.start, end)
+                self._open = (rule, chosen) if goes_on else None
+                if chosen.entity is EntityType.PERSON:
+                    self._names.add(text[chosen.start : chosen.end])
+            yield chosen.start, end, chosen, goes_on
+            position = end
+        self._position = max(position, ready + 1) if position <= ready else position
+        self._position = min(self._position, len(text))
+
+    def _is_next(self, waiting: Sequence[Candidate], index: int, position: int, text: str) -> bool:
+        candidate = waiting[index]
+        if candidate.start < position:
+            return False
+        if candidate.why is _REPEATED and text[candidate.start : candidate.end] not in self._names:
+            return False
+        return candidate.score >= STRONG or not _gives_way(waiting, index)
+
+    def _candidates(self, here: Folded, position: int) -> list[Candidate]:
+        text = here.text
+        found = [each for each in self._engine.candidates(text) if each.start >= position]
+        names = {text[each.start : each.end] for each in found if each.entity is EntityType.PERSON} | self._names
+        if names:
+            for start, end in repetitions(text, names):
+                if start >= position:
+                    found.append(Candidate(start, end, 0.65, EntityType.PERSON, _REPEATED))
+        for detector in self._detectors:
+            for each in detector.find(self._buffer):
+                start, end = _folded_index(here, each.start), _folded_index(here, each.end)
+                if position <= start < end:
+                    found.append(Candidate(start, end, each.score, each.type, each.why))
+        found.sort(key=order)
+        return found
+
+
+def whole_findings(parts: Iterable[Part]) -> Iterator[Finding]:
+    """Findings from their parts."""
+    held: Part | None = None
+    for part in parts:
+        joined = part if held is None else replace(held, end=part.end, goes_on=part.goes_on)
+        held = joined if joined.goes_on else None
+        if held is None:
+            yield joined.finding()
+    if held is not None:
+        yield held.finding()
+
+
+def _continued(rule: Rule, text: str, start: int, end: int) -> tuple[int, bool]:
+    """Where a finding from ``start`` that reached ``end`` ends as far as may be looked, and whether it may go on."""
+    if rule.tail is None:
+        return end, False
+    while end - start <= REACH - rule.tail_reach:
+        match = rule.tail.match(text, end)
+        if match is None or match.end() == end:
+            return end, False
+        end = match.end()
+    return end, True
+
+
+def _gives_way(waiting: Sequence[Candidate], index: int) -> bool:
+    weak = waiting[index]
+    limit = min(weak.end, weak.start + _NEAR)
+    for other in waiting[index + 1 :]:
+        if other.start >= limit:
+            return False
+        if other.start > weak.start and other.score >= STRONG and other.end - other.start <= _SHORT:
+            return True
+    return False
+
+
+def _folded_index(here: Folded, index: int) -> int:
+    """Where the character ``index`` of the original, or the next one that is seen, stands in the folded text."""
+    if not here.unseen:
+        return index
+    return bisect_left(range(len(here.text)), index, key=here.original)
