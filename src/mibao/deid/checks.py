@@ -86,9 +86,10 @@ def not_a_log_line(match: re.Match[str]) -> int:
     written = match[1]
     if ":" not in written:
         return _whole(match, not re.match(r"T[0-9]{2}:", match.string[match.end(1) : match.end(1) + 4]))
-    before, after = match.string[max(0, match.start(1) - 2) : match.start(1)], match.string[match.end(1) :][:12]
-    stamped = _LOG_REST.match(after) is not None
-    return _whole(match, not (stamped and (_LOG_LINE.search(before) is not None or written[10] == "T")))
+    if _LOG_REST.match(match.string, match.end(1)) is None:
+        return _whole(match, True)
+    before = match.string[max(0, match.start(1) - 2) : match.start(1)]
+    return _whole(match, not (_LOG_LINE.search(before) is not None or written[10] == "T"))
 
 
 def _ipv4(written: str) -> bool:

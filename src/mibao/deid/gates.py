@@ -26,24 +26,32 @@ class Gate:
 
     expression: bytes
     caseless: bool = False
+    head: int | None = None  # how many characters a match is before the end of its gate, where that is known
     is_word: bool = False
 
 
 def word_gates(words: Iterable[str]) -> tuple[Gate, ...]:
     """One gate for each word, in capitals or not."""
-    return tuple(Gate(_escaped(word), caseless=True, is_word=True) for word in words)
+    return tuple(
+        Gate(b"[^A-Za-z]%b[^A-Za-z]" % _escaped(word) if word.isascii() else _escaped(word), True, None, True)
+        for word in words
+    )
 
 
-def gates(pattern: str) -> tuple[Gate, ...]:
+def gates(pattern: str, reach: int | None = None) -> tuple[Gate, ...]:
     """The gates of one pattern: every match of it holds a match of one of them.
+
+    Args:
+        pattern: Of a rule, or simpler than one.
+        reach: How many characters from the start of the rule's match to the end of its gate at most, where known.
 
     Raises:
         ValueError: the pattern holds a negated class or a dot, which a gate cannot follow.
     """
     words, _ = _Literals(pattern).alternatives(caseless=False)
-    if words and all(len(word.encode()) >= _SHORTEST_BYTES for word, _ in words):
-        return tuple(Gate(_escaped(word), caseless, is_word=True) for word, caseless in sorted(words))
-    return (Gate("".join(_atoms(pattern)).encode("latin-1")),)
+    if reach is None and words and all(len(word.encode()) >= _SHORTEST_BYTES for word, _ in words):
+        return tuple(Gate(_escaped(word), caseless, len(word), True) for word, caseless in sorted(words))
+    return (Gate("".join(_atoms(pattern)).encode("latin-1"), head=reach),)
 
 
 class _Literals:

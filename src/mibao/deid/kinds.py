@@ -71,6 +71,7 @@ class Rule:
     tail: re.Pattern[str] | None = None
     tail_reach: int = TAIL_REACH
     gate: str | None = None  # a simpler pattern that every match holds, where the pattern itself makes a poor gate
+    gate_reach: int | None = None  # characters from the start of a match to the end of ``gate``, where they are few
     words: tuple[str, ...] = ()  # one of which must stand beside a finding, at most CONTEXT_BEFORE characters before it
 
 
@@ -169,5 +170,6 @@ def _rule(
         raise ValueError(f"expected a group around the finding in {row['pattern']}")
     return Rule(
         entity=entity, pattern=pattern, judge=judge, tail=tail, tail_reach=row.get("tail_reach", TAIL_REACH),
-        gate=expanded(row["gate"]) if "gate" in row else None, words=listed if needs else (),
+        gate=expanded(row["gate"]) if "gate" in row else None, gate_reach=row.get("gate_reach"),
+        words=listed if needs else (),
     )  # fmt: skip

@@ -7,6 +7,7 @@ on how a text was split, or on the engine, which only says where looking is wort
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from mibao.deid.kinds import REACH, Rule
 from mibao.types import EntityType
 
+_NARROW = 16
 STRONG = 0.9  # from here on a finding is not given up for another
 
 
@@ -42,17 +44,25 @@ class Engine(Protocol):
 
 def candidates_between(rule: Rule, number: int, text: str, first: int, last: int) -> Iterator[Candidate]:
     """The candidates of one rule whose match starts in ``[first, last]``."""
-    search, judge, position = rule.pattern.search, rule.judge, first
-    end = min(len(text), last + 2 * REACH + 1)
-    while position <= last:
-        match = search(text, position, end)
-        if match is None or match.start() > last:
-            return
-        verdict = judge(match)
+    for match in _matches(rule.pattern, text, first, min(last, len(text))):
+        verdict = rule.judge(match)
         if verdict is not None:
             start, stop, score, why = verdict
             yield Candidate(start, stop, score, rule.entity, why, number)
-        position = match.start() + 1
+
+
+def _matches(pattern: re.Pattern[str], text: str, first: int, last: int) -> Iterator[re.Match[str]]:
+    """The match at every start in ``[first, last]`` that has one."""
+    end = min(len(text), last + 2 * REACH + 1)
+    if last - first < _NARROW:  # a search that finds nothing would go on to ``end``
+        for place in range(first, last + 1):
+            if match := pattern.match(text, place, end):
+                yield match
+        return
+    place = first
+    while place <= last and (match := pattern.search(text, place, end)) and match.start() <= last:
+        yield match
+        place = match.start() + 1
 
 
 def order(candidate: Candidate) -> tuple[int, bool, int, float, int]:

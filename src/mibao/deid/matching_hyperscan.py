@@ -25,28 +25,31 @@ _WINDOW = 2 * REACH + 2
 class HyperscanEngine:
     """Finds candidates where Hyperscan reports that a rule's gate is open."""
 
-    __slots__ = ("_databases", "_local", "_rules_of", "rules")
+    __slots__ = ("_databases", "_local", "_opened", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = rules
         opened: dict[Gate, list[int]] = {}
         for number, rule in enumerate(rules):
-            for gate in word_gates(rule.words) if rule.words else gates(rule.gate or rule.pattern.pattern):
+            for gate in word_gates(rule.words) if rule.words else gates(rule.gate or rule.pattern.pattern, rule.gate_reach):
                 opened.setdefault(gate, []).append(number)
-        self._rules_of = tuple(map(tuple, opened.values()))
+        self._opened = tuple((gate.head, tuple(numbers)) for gate, numbers in opened.items())
         self._databases = tuple(_compiled(group) for group in _groups(opened))
         self._local = threading.local()
 
     def candidates(self, text: str) -> list[Candidate]:
         """As :meth:`mibao.deid.matching.Engine.candidates`."""
-        places: dict[int, list[int]] = {}
+        windows: dict[int, list[tuple[int, int]]] = {}
         for gate, ends in self._ends(text).items():
-            for number in self._rules_of[gate]:
-                places[number] = sorted({*places[number], *ends}) if number in places else ends
+            head, numbers = self._opened[gate]
+            for number in numbers:
+                ahead = CONTEXT_BEFORE if self.rules[number].words else 0
+                before = _WINDOW if head is None else head + 2
+                windows.setdefault(number, []).extend((end - before, end + ahead) for end in ends)
         found: list[Candidate] = []
-        for number, ends in places.items():
+        for number, ranges in windows.items():
             rule = self.rules[number]
-            for first, last in _windows(ends, ahead=CONTEXT_BEFORE if rule.words else 0):
+            for first, last in _joined(ranges):
                 found += candidates_between(rule, number, text, first, last)
         return found
 
@@ -99,15 +102,16 @@ def _compiled(group: Sequence[tuple[int, Gate]]) -> Any:
     return database
 
 
-def _windows(ends: Sequence[int], *, ahead: int) -> Iterator[tuple[int, int]]:
-    """Where a match with one of these ends may start: ranges that do not meet."""
-    first, last = max(0, ends[0] - _WINDOW), ends[0] + ahead
-    for end in ends:
-        if end - _WINDOW > last:
-            yield first, last
-            first = end - _WINDOW
-        last = end + ahead
-    yield first, last
+def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The same places in ranges that do not meet."""
+    ranges.sort()
+    first, last = ranges[0]
+    for start, end in ranges:
+        if start > last:
+            yield max(0, first), last
+            first = start
+        last = max(last, end)
+    yield max(0, first), last
 
 
 def _in_characters(data: bytes, reported: dict[int, list[int]]) -> dict[int, list[int]]:

@@ -56,7 +56,7 @@ _CHINESE = (
     (rf"({_HAN_NAME})(?={_HAN_TITLE})", _HAN_TITLE, 0.85, "name before a Chinese title"),
     (rf"{_ALONE}({_SURNAME})(?={_HAN_TITLE})", _HAN_TITLE, 0.7, "surname before a Chinese title"),
     (rf"(?<![{_HAN}])({_HAN_NAME})(?=[,、 ]{{1,2}}[男女](?![{_HAN}]))", "[,、 ][男女]", 0.85, "name before a sex"),
-    (rf"(?<=[{_LETTER}]) ?\(({_HAN_NAME})\)", r"[A-Za-z\x80-\xbf] ?\([\xe3-\xe9]", 0.85, "Chinese name in brackets after a Latin one"),
+    (rf"(?<=[{_LETTER}]) ?\(({_HAN_NAME})\)", f"[{_LETTER}] ?\\([{_HAN}]", 0.85, "Chinese name in brackets after a Latin one"),
 )
 
 MAX_NAME = 44

@@ -31,7 +31,13 @@ def _any(words: str) -> str:
     return "|".join(sorted(words.split(), key=lambda word: (-len(word), word)))
 
 
+def _heads(words: str) -> str:
+    """A look at the first character, so that most places are given up at once."""
+    return f"(?=[{''.join(sorted({word[0] for word in words.split()}))}])"
+
+
 PROVINCE = (
-    f"(?:(?:{_any(_PROVINCES)})省?|(?:{_any(_REGIONS)})(?:壮族|回族|维吾尔)?(?:自治区)?|(?:{_any(_MUNICIPALITIES)})市?)"
+    f"(?:{_heads(f'{_PROVINCES} {_REGIONS} {_MUNICIPALITIES}')}"
+    f"(?:(?:{_any(_PROVINCES)})省?|(?:{_any(_REGIONS)})(?:壮族|回族|维吾尔)?(?:自治区)?|(?:{_any(_MUNICIPALITIES)})市?))"
 )
-CITY = f"(?:(?:{_any(_CITIES)})市?)"
+CITY = f"(?:{_heads(_CITIES)}(?:{_any(_CITIES)})市?)"
