@@ -73,7 +73,7 @@ class EntityType(Enum):
     API_KEY = "API_KEY"
     JWT = "JWT"
     PRIVATE_KEY = "PRIVATE_KEY"
-    PASSWORD = "PASSWORD"
+    PASSWORD = "PASSWORD"  # noqa: S105
     USERNAME = "USERNAME"
     CN_QQ = "CN_QQ"
     CN_WECHAT = "CN_WECHAT"

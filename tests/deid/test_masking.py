@@ -14,7 +14,7 @@ from mibao.demo import notes
 from mibao.errors import InputError
 from mibao.types import EntityType, Language
 
-FIXED = settings(derandomize=True, deadline=None)
+FIXED = settings(derandomize=True, deadline=None, max_examples=40)
 
 KEY = bytes(range(32))
 
@@ -37,7 +37,7 @@ TEXTS = st.lists(_LOOK_ALIKES | _VALUES | _ANY_TEXT, max_size=12).map("".join)
 
 
 @settings(
-    max_examples=counts(short=200, long=10_000),
+    max_examples=counts(short=80, long=100_000),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -25,7 +25,9 @@ _CODE = re.compile(r"[(\[{}<>$\\;]|\.[a-z]|::|->")
 _LOG_LINE = re.compile(r"(?:^|\n)[\[(\"']?$")
 _LOG_REST = re.compile(r"(?:[.,][0-9]{3}|Z|[+-][0-9]{2}:?[0-9]{2}|[])]? ?(?:[\[(]|[A-Z]{4,8}\b|[-|]))")
 _HAN = re.compile("[一-鿿]")
-_NEVER_HANDLES = frozenset("none null true false str string int the and required optional password test".split())
+_NEVER_HANDLES = frozenset(
+    ("none", "null", "true", "false", "str", "string", "int", "the", "and", "required", "optional", "password", "test")
+)
 
 
 def _whole(match: re.Match[str], holds: bool) -> int:
@@ -141,7 +143,8 @@ def _cn_mobile(number: str) -> bool:
 
 
 def _bank_card(number: str) -> bool:
-    return 16 <= len(number) <= 19 and number[:2] in ("62", "60", "95", "81") and checksums.is_luhn(number)
+    known = number[:2] in ("62", "60", "95", "81") and number[:4] != "6011"  # which is Discover's
+    return known and 16 <= len(number) <= 19 and checksums.is_luhn(number)
 
 
 def _resident_id(number: str) -> bool:

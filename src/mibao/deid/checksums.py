@@ -21,9 +21,10 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 # Region codes' first two digits: GB/T 2260, with 81-83 for residents of Hong Kong, Macao and Taiwan.
-PROVINCES = frozenset(
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83".split()
-)
+PROVINCES = frozenset((
+    "11", "12", "13", "14", "15", "21", "22", "23", "31", "32", "33", "34", "35", "36", "37", "41", "42", "43", "44", "45",
+    "46", "50", "51", "52", "53", "54", "61", "62", "63", "64", "65", "71", "81", "82", "83",
+))  # fmt: skip
 # Length of an IBAN by country: SWIFT's IBAN registry.
 IBAN_LENGTHS: Mapping[str, int] = MappingProxyType(
     {
@@ -392,7 +393,7 @@ def _mod_11_check(number: str, weights: Sequence[int]) -> bool:
 
 
 def _verhoeff(number: str) -> int:
-    """The Verhoeff checksum: 0 where the last digit is right. The dihedral group of order 10 is written out as rules."""
+    """The Verhoeff checksum, 0 where the last digit is right; the dihedral group of order 10 stands below as rules."""
     permutation = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
     check = 0
     for index, digit in enumerate(reversed(number)):

@@ -9,7 +9,7 @@ gates compile a hundred times faster than the patterns, all together, and miss n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _ANY_WIDE = r"(?:[\xc2-\xf4][\x80-\xbf]{1,3})"
 _BOUNDARY = "[^0-9A-Za-z]"
@@ -38,20 +38,26 @@ def word_gates(words: Iterable[str]) -> tuple[Gate, ...]:
     )
 
 
-def gates(pattern: str, reach: int | None = None) -> tuple[Gate, ...]:
-    """The gates of one pattern: every match of it holds a match of one of them.
+def inner_gates(pattern: str, reach: int | None) -> tuple[Gate, ...]:
+    """As :func:`gates`, of a simpler pattern that stands anywhere in each match of a rule.
 
     Args:
-        pattern: Of a rule, or simpler than one.
-        reach: How many characters from the start of the rule's match to the end of its gate at most, where known.
+        pattern: What every match holds, or what stands beside it.
+        reach: How many characters from the start of the match to the end of this at most, where they are few.
+    """
+    return tuple(replace(gate, head=reach) for gate in gates(pattern))
+
+
+def gates(pattern: str) -> tuple[Gate, ...]:
+    """The gates of one pattern: every match of it holds a match of one of them.
 
     Raises:
         ValueError: the pattern holds a negated class or a dot, which a gate cannot follow.
     """
     words, _ = _Literals(pattern).alternatives(caseless=False)
-    if reach is None and words and all(len(word.encode()) >= _SHORTEST_BYTES for word, _ in words):
+    if words and all(len(word.encode()) >= _SHORTEST_BYTES for word, _ in words):
         return tuple(Gate(_escaped(word), caseless, len(word), True) for word, caseless in sorted(words))
-    return (Gate("".join(_atoms(pattern)).encode("latin-1"), head=reach),)
+    return (Gate("".join(_atoms(pattern)).encode("latin-1")),)
 
 
 class _Literals:
@@ -81,7 +87,7 @@ class _Literals:
             optional = self._skip_quantifier()
             if not open_ended:
                 continue
-            if atoms is None or optional or len(heads) * len(atoms) > 600:  # noqa: PLR2004
+            if atoms is None or optional or len(heads) * len(atoms) > 600:
                 open_ended = False
                 continue
             heads = {(head + word, insensitive or mine) for head, insensitive in heads for word, mine in atoms}

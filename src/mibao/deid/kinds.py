@@ -53,7 +53,8 @@ _FRAGMENTS: Mapping[str, str] = MappingProxyType(
 _FRAGMENT = re.compile(r"\{([A-Z]+)\}")
 _APART = re.compile(
     r"(?i)(?:(?<![a-z])(?:order|tracking|waybill|invoice|ticket|part|model|version|ver|build|release|isbn|issn|doi|sku|"
-    r"rfc|row|trace|batch|v)(?: ?(?:no|number|num|id|code))?\.?|订单|流水|单号|运单|快递|发票|版本|型号|批号|批次|编码|货号|条码)"
+    r"rfc|row|trace|batch|v)(?: ?(?:no|number|num|id|code))?\.?|订单|流水|单号|运单|快递|发票|版本|型号|"
+    r"批号|批次|编码|货号|条码)"
     r"(?:编?号码?|id)?[ :=#是为]{0,3}$"
 )
 
@@ -137,9 +138,7 @@ def is_beside(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
     )
 
 
-def _rule(
-    entity: EntityType, row: Mapping[str, Any], *, context: tuple[str, ...], specimens: frozenset[str]
-) -> Rule:
+def _rule(entity: EntityType, row: Mapping[str, Any], *, context: tuple[str, ...], specimens: frozenset[str]) -> Rule:
     check = CHECKS[row["check"]] if "check" in row else None
     listed = tuple(row.get("words", context))
     words = context_pattern(listed)

@@ -41,9 +41,7 @@ class Restored:
     event: PersonalDataRestored
 
 
-def mask(
-    text: str, *, vault: Vault, detectors: Sequence[Detector] = (), engine: Engine | None = None
-) -> Masked:
+def mask(text: str, *, vault: Vault, detectors: Sequence[Detector] = (), engine: Engine | None = None) -> Masked:
     """``text`` with every finding replaced by its placeholder; ``restore(mask(text).text).text == text``, always.
 
     That holds for any text: no part of what is kept has the form of a placeholder, because such parts are findings

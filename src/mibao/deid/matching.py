@@ -70,4 +70,3 @@ def order(candidate: Candidate) -> tuple[int, bool, int, float, int]:
     return (
         candidate.start, candidate.score < STRONG, candidate.start - candidate.end, -candidate.score, candidate.rule
     )  # fmt: skip
-

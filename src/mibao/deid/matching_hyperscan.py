@@ -14,7 +14,7 @@ from typing import Any
 
 import hyperscan
 
-from mibao.deid.gates import Gate, gates, word_gates
+from mibao.deid.gates import Gate, gates, inner_gates, word_gates
 from mibao.deid.kinds import CONTEXT_BEFORE, REACH, Rule
 from mibao.deid.matching import Candidate, candidates_between
 
@@ -31,7 +31,7 @@ class HyperscanEngine:
         self.rules = rules
         opened: dict[Gate, list[int]] = {}
         for number, rule in enumerate(rules):
-            for gate in word_gates(rule.words) if rule.words else gates(rule.gate or rule.pattern.pattern, rule.gate_reach):
+            for gate in _gates_of(rule):
                 opened.setdefault(gate, []).append(number)
         self._opened = tuple((gate.head, tuple(numbers)) for gate, numbers in opened.items())
         self._databases = tuple(_compiled(group) for group in _groups(opened))
@@ -80,6 +80,12 @@ class HyperscanEngine:
                 self._local.scratches.append(scratch)
         scratches: list[Any] = self._local.scratches
         return scratches
+
+
+def _gates_of(rule: Rule) -> tuple[Gate, ...]:
+    if rule.words:
+        return word_gates(rule.words)
+    return gates(rule.pattern.pattern) if rule.gate is None else inner_gates(rule.gate, rule.gate_reach)
 
 
 def _groups(opened: Iterable[Gate]) -> list[list[tuple[int, Gate]]]:

@@ -32,11 +32,38 @@ _LATIN_START = re.compile(rf"(?<![{_LETTER}])[{_LETTER}][{_LETTER}'’-]*+")
 _NO_LETTER = rf"(?<![{_LETTER}])"
 _LABEL = f"(?i:{_any(lexicon.ENGLISH_LABELS)})"
 _LEAD_IN = f"(?i:{_any(lexicon.ENGLISH_LEAD_INS)})"
+_TITLE = _any(lexicon.ENGLISH_TITLES)
+_LABELLED = rf"{_NO_LETTER}{_LABEL} ?: {{0,4}}({_LATIN_NAME}(?:, {_WORD})?)"
+_CUE = f"(?:{_LABEL}|I am|I'm) "
 _ENGLISH = (
-    (rf"{_NO_LETTER}{_any(lexicon.ENGLISH_TITLES)}\.? {{1,2}}({_LATIN_NAME})", f"{_any(lexicon.ENGLISH_TITLES)}[. ]", 1, 0.9, "name after an English title"),
-    (rf"{_NO_LETTER}{_LABEL} ?: {{0,4}}({_LATIN_NAME}(?:, {_WORD})?)", f"{_LABEL} ?:", 1, 0.85, "name after an English label"),
-    (rf"{_NO_LETTER}{_LEAD_IN}[ \t\n]{{1,2}}({_LATIN_NAME})", rf"{_LEAD_IN}[ \t\n]", 1, 0.75, "name after an English lead-in"),
-    (rf"{_NO_LETTER}(?:{_LABEL}|I am|I'm) ({_LATIN_NAME})", f"(?:{_LABEL}|I am|I'm) ", 2, 0.7, "name after an English cue"),
+    (
+        rf"{_NO_LETTER}{_any(lexicon.ENGLISH_TITLES)}\.? {{1,2}}({_LATIN_NAME})",
+        f"{_any(lexicon.ENGLISH_TITLES)}[. ]",
+        1,
+        0.9,
+        "name after an English title",
+    ),
+    (
+        rf"{_NO_LETTER}{_LABEL} ?: {{0,4}}({_LATIN_NAME}(?:, {_WORD})?)",
+        f"{_LABEL} ?:",
+        1,
+        0.85,
+        "name after an English label",
+    ),
+    (
+        rf"{_NO_LETTER}{_LEAD_IN}[ \t\n]{{1,2}}({_LATIN_NAME})",
+        rf"{_LEAD_IN}[ \t\n]",
+        1,
+        0.75,
+        "name after an English lead-in",
+    ),
+    (
+        rf"{_NO_LETTER}(?:{_LABEL}|I am|I'm) ({_LATIN_NAME})",
+        f"(?:{_LABEL}|I am|I'm) ",
+        2,
+        0.7,
+        "name after an English cue",
+    ),
 )
 
 _HAN = "一-鿿"
@@ -56,10 +83,16 @@ _CHINESE = (
     (rf"({_HAN_NAME})(?={_HAN_TITLE})", _HAN_TITLE, 0.85, "name before a Chinese title"),
     (rf"{_ALONE}({_SURNAME})(?={_HAN_TITLE})", _HAN_TITLE, 0.7, "surname before a Chinese title"),
     (rf"(?<![{_HAN}])({_HAN_NAME})(?=[,、 ]{{1,2}}[男女](?![{_HAN}]))", "[,、 ][男女]", 0.85, "name before a sex"),
-    (rf"(?<=[{_LETTER}]) ?\(({_HAN_NAME})\)", f"[{_LETTER}] ?\\([{_HAN}]", 0.85, "Chinese name in brackets after a Latin one"),
+    (
+        rf"(?<=[{_LETTER}]) ?\(({_HAN_NAME})\)",
+        f"[{_LETTER}] ?\\([{_HAN}]",
+        0.85,
+        "Chinese name in brackets after a Latin one",
+    ),
 )
 
 MAX_NAME = 44
+
 
 def _judge_english(least_words: int, score: float, why: str) -> Callable[[re.Match[str]], Verdict]:
     def judge(match: re.Match[str]) -> Verdict:

@@ -169,9 +169,9 @@ def _iso(year: str, month: int, day: str) -> str:
 
 # Where capitals, points or signs tell two values apart.
 _AS_WRITTEN = (
-    EntityType.URL, EntityType.IP_ADDRESS, EntityType.COORDINATES, EntityType.AGE, EntityType.ADDRESS, EntityType.CRYPTO,
-    EntityType.API_KEY, EntityType.JWT, EntityType.PRIVATE_KEY, EntityType.PASSWORD, EntityType.USERNAME,
-    EntityType.CN_WECHAT, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.TITLE, EntityType.CUSTOM,
+    EntityType.URL, EntityType.IP_ADDRESS, EntityType.COORDINATES, EntityType.AGE, EntityType.ADDRESS,
+    EntityType.CRYPTO, EntityType.API_KEY, EntityType.JWT, EntityType.PRIVATE_KEY, EntityType.PASSWORD,
+    EntityType.USERNAME, EntityType.CN_WECHAT, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.TITLE, EntityType.CUSTOM,
 )  # fmt: skip
 _CANONICAL: Mapping[EntityType, Callable[[str], str]] = {
     EntityType.PERSON: _name,
