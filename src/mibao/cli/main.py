@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mibao import __version__
-from mibao.cli import demo, he, keygen, ledger, seal
+from mibao.cli import deid, demo, he, keygen, ledger, seal
 from mibao.errors import InputError, MibaoError
 
 EXIT_INTERNAL = 70
@@ -36,6 +36,7 @@ app.command(rich_help_panel="Keys and models")(keygen.keygen)
 app.add_typer(he.app, name="he", rich_help_panel="Computing on ciphertexts")
 app.add_typer(ledger.app, name="ledger", rich_help_panel="Ledger")
 seal.mount(app)
+deid.mount(app)
 
 
 def _print_version(asked: bool) -> None:

@@ -22,8 +22,8 @@ _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 # Region codes' first two digits: GB/T 2260, with 81-83 for residents of Hong Kong, Macao and Taiwan.
 PROVINCES = frozenset((
-    "11", "12", "13", "14", "15", "21", "22", "23", "31", "32", "33", "34", "35", "36", "37", "41", "42", "43", "44", "45",
-    "46", "50", "51", "52", "53", "54", "61", "62", "63", "64", "65", "71", "81", "82", "83",
+    "11", "12", "13", "14", "15", "21", "22", "23", "31", "32", "33", "34", "35", "36", "37", "41", "42", "43", "44",
+    "45", "46", "50", "51", "52", "53", "54", "61", "62", "63", "64", "65", "71", "81", "82", "83",
 ))  # fmt: skip
 # Length of an IBAN by country: SWIFT's IBAN registry.
 IBAN_LENGTHS: Mapping[str, int] = MappingProxyType(

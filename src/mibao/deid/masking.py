@@ -11,8 +11,9 @@ from mibao.crypto.kdf import derive
 from mibao.deid.detection import default_engine, language_of
 from mibao.deid.findings import Detector, Finding
 from mibao.deid.matching import Engine
-from mibao.deid.pseudonyms import PLACEHOLDER, stem_of, utf8
+from mibao.deid.pseudonyms import stem_of, utf8
 from mibao.deid.scanning import Scanner
+from mibao.deid.streaming import Restorer
 from mibao.deid.vault import Vault
 from mibao.errors import InputError
 from mibao.events import PersonalDataMasked, PersonalDataRestored
@@ -72,15 +73,10 @@ def restore(text: str, *, vault: Vault) -> Restored:
     ``text`` may be any text around placeholders, such as an answer to a masked question. A placeholder that is
     damaged, unknown or of another scope stays as it is.
     """
-    pieces, kept_from, restored = [], 0, 0
-    for match in PLACEHOLDER.finditer(text):
-        written = vault.written(match[0])
-        if written is not None:
-            pieces += [text[kept_from : match.start()], written]
-            kept_from = match.end()
-            restored += 1
-    event = PersonalDataRestored(scope=vault.scope, placeholders=restored)
-    return Restored(text="".join([*pieces, text[kept_from:]]), event=event)
+    restorer = Restorer(vault)
+    restored = restorer.feed(text) + restorer.close()
+    event = PersonalDataRestored(scope=vault.scope, placeholders=restorer.restored)
+    return Restored(text=restored, event=event)
 
 
 class Pseudonymiser:

@@ -171,7 +171,8 @@ def _iso(year: str, month: int, day: str) -> str:
 _AS_WRITTEN = (
     EntityType.URL, EntityType.IP_ADDRESS, EntityType.COORDINATES, EntityType.AGE, EntityType.ADDRESS,
     EntityType.CRYPTO, EntityType.API_KEY, EntityType.JWT, EntityType.PRIVATE_KEY, EntityType.PASSWORD,
-    EntityType.USERNAME, EntityType.CN_WECHAT, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.TITLE, EntityType.CUSTOM,
+    EntityType.USERNAME, EntityType.CN_WECHAT, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.TITLE,
+    EntityType.CUSTOM,
 )  # fmt: skip
 _CANONICAL: Mapping[EntityType, Callable[[str], str]] = {
     EntityType.PERSON: _name,

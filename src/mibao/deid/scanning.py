@@ -42,12 +42,20 @@ class Part:
 
 
 class Scanner:
-    """Decides a text that is fed in pieces; the parts it gives do not depend on where the pieces were cut."""
+    """Decides a text that is fed in pieces; the parts it gives do not depend on where the pieces were cut.
 
-    __slots__ = ("_base", "_buffer", "_closed", "_detectors", "_engine", "_names", "_open", "_position", "_start")
+    Args:
+        engine: What finds candidates.
+        detectors: Others to ask; each sees no more than the piece at hand and a little before it.
+        keep_names: Whether a name that a cue gave away is looked for in the rest of the text.
+    """
 
-    def __init__(self, engine: Engine, detectors: Sequence[Detector] = ()) -> None:
-        self._engine, self._detectors = engine, detectors
+    __slots__ = (
+        "_base", "_buffer", "_closed", "_detectors", "_engine", "_keep_names", "_names", "_open", "_position", "_start",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, detectors: Sequence[Detector] = (), *, keep_names: bool = True) -> None:
+        self._engine, self._detectors, self._keep_names = engine, detectors, keep_names
         self._buffer = ""  # original text from ``_base`` on
         self._base = self._start = 0  # offsets in the original: of the buffer, and of what is not decided yet
         self._position = 0  # the same place in the folded buffer
@@ -120,7 +128,7 @@ class Scanner:
                 rule = self._engine.rules[chosen.rule]
                 end, goes_on = _continued(rule, text, chosen.start, end)
                 self._open = (rule, chosen) if goes_on else None
-                if chosen.entity is EntityType.PERSON:
+                if chosen.entity is EntityType.PERSON and self._keep_names:
                     self._names.add(text[chosen.start : chosen.end])
             yield chosen.start, end, chosen, goes_on
             position = end
@@ -138,9 +146,9 @@ class Scanner:
     def _candidates(self, here: Folded, position: int) -> list[Candidate]:
         text = here.text
         found = [each for each in self._engine.candidates(text) if each.start >= position]
-        names = {text[each.start : each.end] for each in found if each.entity is EntityType.PERSON} | self._names
-        if names:
-            for start, end in repetitions(text, names):
+        if self._keep_names:
+            names = {text[each.start : each.end] for each in found if each.entity is EntityType.PERSON} | self._names
+            for start, end in repetitions(text, names) if names else ():
                 if start >= position:
                     found.append(Candidate(start, end, 0.65, EntityType.PERSON, _REPEATED))
         for detector in self._detectors:

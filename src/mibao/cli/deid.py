@@ -1,0 +1,172 @@
+"""`mibao detect`, `mask`, `unmask` and `mibao deid`: personal data found, changed, restored, and how well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mibao.errors import InputError
+
+if TYPE_CHECKING:
+    from mibao.deid.policies import Policy
+
+EXIT_UNCHECKED = 3
+SCOPE = "mibao mask"
+
+app = typer.Typer(
+    name="deid",
+    help="What kinds of personal data are found, by which policies they are changed, and how well they are found.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Input = Annotated[str, typer.Argument(metavar="[FILE|-]", help="The text; - or nothing: standard input.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write it there; an existing file is kept. Default: print it."),
+]
+VaultFile = Annotated[Path | None, typer.Option("--vault", metavar="V", help="Where placeholders are remembered.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="The file of the secret key, 64 hexadecimal digits. Default: V.key."),
+]
+Scope = Annotated[str, typer.Option(help="Whose data these are: two scopes share no pseudonym.")]
+
+
+def mount(root: typer.Typer) -> None:
+    """Put the commands where users look for them."""
+    panel = "Personal data"
+    root.command(rich_help_panel=panel)(detect)
+    root.command(rich_help_panel=panel)(mask)
+    root.command(rich_help_panel=panel)(unmask)
+    root.add_typer(app, name="deid", rich_help_panel=panel)
+
+
+def detect(
+    source: Input = "-",
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help='JSON lines with a "text" in; for each, in order, one line of findings out.')
+    ] = False,
+    output: Output = None,
+) -> None:
+    """Say where personal data stands, of which type, how sure and why. Never what it is.
+
+    Exit code 3: a record could not be checked; it is withheld and its line says why.
+    """
+    from mibao.cli import deid_files, deid_work
+
+    with deid_files.opened(source) as place, deid_files.written(output) as out:
+        withheld = (deid_work.detect_jsonl if jsonl else deid_work.detect_text)(place, out)
+    if withheld:
+        raise typer.Exit(EXIT_UNCHECKED)
+
+
+def mask(  # noqa: PLR0917 - typer's options
+    source: Input = "-",
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", metavar="P", help="A policy's file or name: mibao deid policies lists them."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say of each finding what, where, how sure and why.")
+    ] = False,
+    vault: VaultFile = None,
+    key: KeyFile = None,
+    scope: Scope = SCOPE,
+    output: Output = None,
+) -> None:
+    """Change the personal data in a text, in JSON lines or in a table (.csv, .parquet, .jsonl).
+
+    Without a policy each finding becomes the name of its type; with a vault it becomes a placeholder that `unmask`
+    restores exactly. Exit code 3: a record could not be checked; it is left out and listed.
+    """
+    from mibao.cli import deid_files, deid_work
+
+    chosen = _policy(policy, restorable=vault is not None)
+    with deid_files.keys_and_vault(vault, key, scope=scope, needed=chosen.needs_key) as held:
+        if deid_files.is_table(source):
+            from mibao.cli import deid_tables
+
+            withheld = deid_tables.mask_table(Path(source), output, chosen, held, explain=explain)
+        else:
+            with deid_files.opened(source) as place, deid_files.written(output) as out:
+                withheld = deid_work.mask_text(place, out, chosen, held, explain=explain)
+                held.save()
+    if withheld:
+        raise typer.Exit(EXIT_UNCHECKED)
+
+
+def unmask(
+    source: Input = "-",
+    vault: VaultFile = None,
+    key: KeyFile = None,
+    scope: Scope = SCOPE,
+    output: Output = None,
+) -> None:
+    """Put back what placeholders of a vault stand for. What is no placeholder of it stays."""
+    from mibao.cli import deid_files, deid_work
+
+    if vault is None:
+        raise InputError("unmask: expected --vault V, the vault that `mibao mask --vault V` wrote")
+    if not vault.exists():
+        raise InputError(f"{vault}: expected a vault, got nothing there")
+    with (
+        deid_files.keys_and_vault(vault, key, scope=scope, needed=True) as held,
+        deid_files.opened(source) as place,
+        deid_files.written(output) as out,
+    ):
+        deid_work.unmask_text(place, out, held)
+
+
+@app.command()
+def types(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON lines, every column.")] = False,
+) -> None:
+    """List every type that is found: example, jurisdiction, and the law it serves."""
+    from mibao.cli import deid_screen
+
+    deid_screen.print_types(as_json=as_json)
+
+
+@app.command()
+def policies() -> None:
+    """List the policies that come with mibao; `--show` by name prints none: they are files of the package."""
+    from mibao.cli import deid_screen
+
+    deid_screen.print_policies()
+
+
+@app.command()
+def evaluate(
+    gold: Annotated[
+        Path, typer.Argument(metavar="GOLD", help='JSON lines: {"text", "spans": [{"start", "end", "type"}]}.')
+    ],
+    only: Annotated[
+        str | None, typer.Option("--types", help="Only these types, separated by commas. Default: all in GOLD.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Measure precision, recall, F1 and F2 by type against a gold standard, exact and overlapping."""
+    from mibao.cli import deid_screen, deid_work
+
+    deid_screen.print_scores(deid_work.evaluate(gold, only), as_json=as_json)
+
+
+def _policy(name: str | None, *, restorable: bool) -> Policy:
+    from mibao.cli.deid_files import read_policy
+    from mibao.deid.policies import PSEUDONYMS, REPLACE, Keep, Pseudonym
+
+    if name is None:
+        return PSEUDONYMS if restorable else REPLACE
+    policy = read_policy(name)
+    lossy = sorted(
+        entity for entity, operation in policy.operations().items() if not isinstance(operation, Keep | Pseudonym)
+    )
+    if restorable and lossy:
+        raise InputError(
+            f"policy {policy.name} changes {', '.join(lossy[:3])} in a way that no vault restores: "
+            "leave out --vault, or take a policy of pseudonyms such as gdpr-pseudonymise"
+        )
+    return policy
