@@ -39,18 +39,24 @@ def year_of(written: str) -> str | None:
     return match[1] if match else None
 
 
-def _like(number: int, sample: str) -> str:
-    return f"{number:02d}" if len(sample) == 2 else str(number)
+def _like(number: int, *samples: str, padded: bool) -> str:
+    """``number`` with a leading zero or without, as the samples have it; where they do not say, as ``padded``."""
+    if any(len(sample) == 1 for sample in samples):
+        padded = False
+    elif any(sample.startswith("0") for sample in samples):
+        padded = True
+    return f"{number:02d}" if padded else str(number)
 
 
 def _year_first(match: re.Match[str], by: timedelta) -> str:
     moved = date(int(match[1]), int(match[3]), int(match[4])) + by
-    return f"{moved.year:04d}{match[2]}{_like(moved.month, match[3])}{match[2]}{_like(moved.day, match[4])}{match[5]}"
+    month, day = (_like(number, match[3], match[4], padded=True) for number in (moved.month, moved.day))
+    return f"{moved.year:04d}{match[2]}{month}{match[2]}{day}{match[5]}"
 
 
 def _chinese(match: re.Match[str], by: timedelta) -> str:
     moved = date(int(match[1]), int(match[3]), int(match[5])) + by
-    month, day = _like(moved.month, match[3]), _like(moved.day, match[5])
+    month, day = (_like(number, match[3], match[5], padded=False) for number in (moved.month, moved.day))
     return f"{moved.year:04d}{match[2]}{month}{match[4]}{day}{match[6]}"
 
 
@@ -60,8 +66,9 @@ def _year_last(match: re.Match[str], by: timedelta) -> str | None:
         return None
     day_first = first > 12 or first == second
     moved = date(int(match[4]), second if day_first else first, first if day_first else second) + by
-    one, two = (moved.day, moved.month) if day_first else (moved.month, moved.day)
-    return f"{_like(one, match[1])}{match[2]}{_like(two, match[3])}{match[2]}{moved.year:04d}{match[5]}"
+    order = (moved.day, moved.month) if day_first else (moved.month, moved.day)
+    one, two = (_like(number, match[1], match[3], padded=True) for number in order)
+    return f"{one}{match[2]}{two}{match[2]}{moved.year:04d}{match[5]}"
 
 
 def _month(name: str) -> int:
@@ -79,7 +86,8 @@ def _day_month(match: re.Match[str], by: timedelta) -> str | None:
         moved = date(int(match[5]), _month(match[3]), int(match[1])) + by
     except StopIteration:
         return None
-    return f"{_like(moved.day, match[1])}{match[2]}{_month_like(moved.month, match[3])}{match[4]}{moved.year:04d}"
+    day, month = _like(moved.day, match[1], padded=False), _month_like(moved.month, match[3])
+    return f"{day}{match[2]}{month}{match[4]}{moved.year:04d}"
 
 
 def _month_day(match: re.Match[str], by: timedelta) -> str | None:
@@ -87,7 +95,8 @@ def _month_day(match: re.Match[str], by: timedelta) -> str | None:
         moved = date(int(match[5]), _month(match[1]), int(match[3])) + by
     except StopIteration:
         return None
-    return f"{_month_like(moved.month, match[1])}{match[2]}{_like(moved.day, match[3])}{match[4]}{moved.year:04d}"
+    day, month = _like(moved.day, match[3], padded=False), _month_like(moved.month, match[1])
+    return f"{month}{match[2]}{day}{match[4]}{moved.year:04d}"
 
 
 def _eight(match: re.Match[str], by: timedelta) -> str:

@@ -35,7 +35,7 @@ class Agreement:
         """Of what is to be found, the share that was; 1 where there is nothing."""
         return self.gold_hit / self.gold if self.gold else 1.0
 
-    def f(self, beta: float) -> float:
+    def f(self, beta: int) -> float:
         """The F score, recall counted ``beta`` times as much as precision."""
         below = beta * beta * self.precision + self.recall
         return (1 + beta * beta) * self.precision * self.recall / below if below else 0.0

@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mibao.crypto.aead import NONCE_BYTES, AesGcm
 from mibao.crypto.kdf import derive, domain_tag, keyed_hash
@@ -175,6 +175,7 @@ def _permuted(
     return "".join(symbols)
 
 
+@runtime_checkable
 class _Permutations(Protocol):
     """What ``fastfpe.ff1`` offers: key and tweak in hexadecimal, alphabet, text."""
 
