@@ -19,11 +19,13 @@ from mibao.deid.normalisation import CHINESE_DIGITS
 
 Check: TypeAlias = "Callable[[re.Match[str]], int]"
 
-_NO_SEPARATORS = str.maketrans("", "", " .-_·()/\t")
+_NO_SEPARATORS = str.maketrans("", "", " .-_*·•()/\t")
+_SEPARATORS = re.compile(r"[ .·•_*/-]+")
 _DATE_PARTS = re.compile(r"[/.-]")
 _CODE = re.compile(r"[(\[{}<>$\\;]|\.[a-z]|::|->")
 _LOG_LINE = re.compile(r"(?:^|\n)[\[(\"']?$")
-_LOG_REST = re.compile(r"(?:[.,][0-9]{3}|Z|[+-][0-9]{2}:?[0-9]{2}|[])]? ?(?:[\[(]|[A-Z]{4,8}\b|[-|]))")
+_LOG_REST = re.compile(r"[])]? ?(?:[\[(]|[A-Z]{4,8}\b|[-|])")
+_EXACT = re.compile(r"[.,][0-9]{3}|Z\b|[+-][0-9]{2}:?[0-9]{2}\b")
 _HAN = re.compile("[一-鿿]")
 _NEVER_HANDLES = frozenset(
     ("none", "null", "true", "false", "str", "string", "int", "the", "and", "required", "optional", "password", "test")
@@ -35,15 +37,29 @@ def _whole(match: re.Match[str], holds: bool) -> int:
 
 
 def _on_number(function: Callable[[str], bool]) -> Check:
-    """The check of a checksum: Chinese digits counted as digits, separators gone, letters as capitals."""
+    """The check of a checksum: Chinese digits counted as digits, separators gone, letters as capitals.
+
+    Where the whole match does not hold, what stands before its last separators is tried: a number may be followed by
+    another one.
+    """
 
     def check(match: re.Match[str]) -> int:
         written = match[1]
         if not written.isascii():
             written = written.translate(CHINESE_DIGITS).replace("×", "X")
-        return _whole(match, function(written.translate(_NO_SEPARATORS).upper()))
+        for end in (len(written), *_before_separators(written)):
+            try:
+                if function(written[:end].translate(_NO_SEPARATORS).upper()):
+                    return end
+            except (ValueError, IndexError):  # too short for what is checked
+                continue
+        return 0
 
     return check
+
+
+def _before_separators(written: str) -> list[int]:
+    return [found.start() for found in _SEPARATORS.finditer(written)][-3:][::-1]
 
 
 def _on_text(function: Callable[[str], bool]) -> Check:
@@ -64,7 +80,8 @@ def email(match: re.Match[str]) -> int:
 
 def iban(match: re.Match[str]) -> int:
     """An IBAN of its country's length, whatever words follow it."""
-    written, kept, length = match[1], 0, checksums.IBAN_LENGTHS.get(match[1][:2], 0)
+    written = match[1].upper()
+    kept, length = 0, checksums.IBAN_LENGTHS.get(written[:2], 0)
     for index, symbol in enumerate(written, 1):
         kept += symbol not in " -"
         if kept == length and (index == len(written) or written[index] in " -"):
@@ -84,22 +101,22 @@ def cn_address(match: re.Match[str]) -> int:
 
 
 def not_a_log_line(match: re.Match[str]) -> int:
-    """A date, unless it is the time stamp at the head of a log line or a machine's own with its time zone."""
+    """A date, unless it is a machine's time stamp: to the millisecond, in a time zone, or at the head of a log line."""
     written = match[1]
     if ":" not in written:
         return _whole(match, not re.match(r"T[0-9]{2}:", match.string[match.end(1) : match.end(1) + 4]))
-    if _LOG_REST.match(match.string, match.end(1)) is None:
-        return _whole(match, True)
+    if _EXACT.match(match.string, match.end(1)) is not None:
+        return 0
     before = match.string[max(0, match.start(1) - 2) : match.start(1)]
-    return _whole(match, not (_LOG_LINE.search(before) is not None or written[10] == "T"))
+    heads_a_line = _LOG_LINE.search(before) is not None and _LOG_REST.match(match.string, match.end(1)) is not None
+    return _whole(match, not heads_a_line)
 
 
 def _ipv4(written: str) -> bool:
     address, _, prefix = written.partition("/")
     octets = address.split(".")
-    if any(int(octet) > 255 or (len(octet) > 1 and octet[0] == "0") for octet in octets) or int(prefix or 0) > 32:
-        return False
-    return octets[0] not in ("0", "127") and octets != ["255"] * 4
+    right = all(int(octet) <= 255 and (len(octet) == 1 or octet[0] != "0") for octet in octets)
+    return right and int(prefix or 0) <= 32
 
 
 def _ipv6(written: str) -> bool:
@@ -145,6 +162,11 @@ def _cn_mobile(number: str) -> bool:
 def _bank_card(number: str) -> bool:
     known = number[:2] in ("62", "60", "95", "81") and number[:4] != "6011"  # which is Discover's
     return known and 16 <= len(number) <= 19 and checksums.is_luhn(number)
+
+
+def _uscc(number: str) -> bool:
+    """Nearly all have a letter; of those without one only companies' begin in a way that other numbers rarely do."""
+    return checksums.is_uscc(number) and (not number.isdigit() or number[0] == "9")
 
 
 def _resident_id(number: str) -> bool:
@@ -208,6 +230,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "national_phone": _on_text(_national_phone),
         "cn_mobile": _on_number(_cn_mobile),
         "bank_card": _on_number(_bank_card),
+        "uscc": _on_number(_uscc),
         "resident_id": _on_number(_resident_id),
         "eight_digit_date": _on_text(_eight_digit_date),
         "base58_address": _on_text(checksums.is_base58_address),

@@ -67,8 +67,12 @@ def is_resident_id(number: str) -> bool:
 
 
 def is_resident_id_15(number: str) -> bool:
-    """Whether 15 digits carry a province and a date of birth in the 1900s. There is no check digit: GB 11643-1989."""
-    return len(number) == 15 and number[:2] in PROVINCES and is_date("19" + number[6:12])
+    """Whether 15 digits carry a province and a date of birth from 1920 to 1999, as cards issued up to 1999 do.
+
+    There is no check digit: GB 11643-1989.
+    """
+    born = number[6:12]
+    return len(number) == 15 and number[:2] in PROVINCES and born >= "20" and is_date("19" + born)
 
 
 def is_date(digits: str) -> bool:

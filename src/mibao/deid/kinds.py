@@ -51,6 +51,7 @@ _FRAGMENTS: Mapping[str, str] = MappingProxyType(
     }
 )
 _FRAGMENT = re.compile(r"\{([A-Z]+)\}")
+_SENTENCE_END = re.compile(r"[。！？!?；;\n]|\. ")
 _APART = re.compile(
     r"(?i)(?:(?<![a-z])(?:order|tracking|waybill|invoice|ticket|part|model|version|ver|build|release|isbn|issn|doi|sku|"
     r"rfc|row|trace|batch|v)(?: ?(?:no|number|num|id|code))?\.?|订单|流水|单号|运单|快递|发票|版本|型号|"
@@ -132,10 +133,24 @@ def context_pattern(words: Sequence[str]) -> re.Pattern[str]:
 
 def is_beside(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
     """Whether one of ``words`` stands before or closely after ``text[start:end]``."""
+    return words.search(text, max(0, start - CONTEXT_BEFORE), start) is not None or _follows(words, text, start, end)
+
+
+def is_labelled(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
+    """Whether one of ``words`` stands before ``text[start:end]`` in its sentence, or closely after.
+
+    Not so where the words right before it say that it is something else, such as the number of an order.
+    """
+    before = text[max(0, start - CONTEXT_BEFORE) : start]
+    sentence = _SENTENCE_END.split(before)[-1]
+    if _APART.search(sentence):
+        return False
+    return words.search(sentence) is not None or _follows(words, text, start, end)
+
+
+def _follows(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
     after = min(end + CONTEXT_AFTER, start + CONTEXT_REACH)
-    return words.search(text, max(0, start - CONTEXT_BEFORE), start) is not None or (
-        after > end and words.search(text[end:after]) is not None
-    )
+    return after > end and words.search(text[end:after]) is not None
 
 
 def _rule(entity: EntityType, row: Mapping[str, Any], *, context: tuple[str, ...], specimens: frozenset[str]) -> Rule:
@@ -155,9 +170,10 @@ def _rule(entity: EntityType, row: Mapping[str, Any], *, context: tuple[str, ...
             return None
         if apart and _APART.search(match.string, max(0, start - 24), start):
             return None
-        beside = is_beside(words, match.string, start, end)
         if not length:
-            return (start, end, loose, doubt) if beside else None
+            doubted = is_labelled(words, match.string, start, end)
+            return (start, end, loose, doubt) if doubted else None
+        beside = is_beside(words, match.string, start, end)
         if needs and not beside:
             return None
         return start, start + length, min(1.0, score + SCORE_BESIDE_CONTEXT) if beside else score, why

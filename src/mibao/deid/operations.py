@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
+from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
 from mibao.crypto.aead import NONCE_BYTES, AesGcm
@@ -34,7 +35,7 @@ from mibao.deid.vault import Vault
 from mibao.errors import InputError, IntegrityError, KeyMismatch, MissingExtra
 from mibao.types import EntityType
 
-SMALLEST_DOMAIN = 1_000_000  # NIST SP 800-38G revision 1: radix ** length is at least this
+FEWEST_DIGITS = 6  # NIST SP 800-38G revision 1: a domain of at least a million values
 _DIGITS = "0123456789"
 _TOKEN = re.compile(r"<([A-Z_]{2,40}):([A-Za-z0-9_-]{38,1000})>")
 # ZIP codes whose first three digits stand for fewer than 20,000 people: HHS guidance of 2012, census of 2000.
@@ -141,7 +142,7 @@ def encrypted(entity: EntityType, written: str, *, key: bytes, first: int = 0, l
         InputError: fewer than six digits are left to encrypt, a domain of under a million values.
         MissingExtra: the extra ``deid`` is not installed.
 
-    Source: NIST SP 800-38G revision 1; the tweak is the type and the digits that stay.
+    Source: NIST SP 800-38G revision 1; the tweak is a hash of the type and the digits that stay.
     """
     return _permuted(_ff1().encrypt, entity, written, key=key, first=first, last=last)
 
@@ -160,19 +161,38 @@ def _permuted(
     first: int,
     last: int,
 ) -> str:
+    if not (first or last) and written.isascii() and written.isdigit() and len(written) >= FEWEST_DIGITS:
+        return permute(_ff1_key(key), _ff1_tweak(entity, ""), _DIGITS, written)
     folded = fold(written)
-    at = [index for index, symbol in enumerate(folded) if symbol in _DIGITS]
-    inside = at[first : len(at) - last]
-    if 10 ** len(inside) < SMALLEST_DOMAIN:
-        raise InputError(f"FF1: expected at least 6 digits to encrypt in a {entity.value}, got {len(inside)}")
-    digits = "".join(folded[index] for index in inside)
-    shown = "".join(folded[index] for index in at if index not in set(inside))
-    tweak = domain_tag("deid/ff1-tweak", utf8(entity.value), utf8(shown)).hex()
-    changed = permute(derive(key, purpose="deid/ff1").hex(), tweak, _DIGITS, digits)
+    inside: list[int] | None = None
+    if folded.isdigit():
+        digits, shown = folded[first : len(folded) - last], folded[:first] + folded[len(folded) - last :]
+    else:
+        at = [index for index, symbol in enumerate(folded) if symbol in _DIGITS]
+        inside = at[first : len(at) - last]
+        digits = "".join(folded[index] for index in inside)
+        shown = "".join(folded[index] for index in (*at[:first], *at[len(at) - last :]))
+    if len(digits) < FEWEST_DIGITS:
+        raise InputError(
+            f"FF1: expected at least {FEWEST_DIGITS} digits to encrypt in a {entity.value}, got {len(digits)}"
+        )
+    changed = permute(_ff1_key(key), _ff1_tweak(entity, shown), _DIGITS, digits)
+    if inside is None:
+        return folded[:first] + changed + folded[len(folded) - last :]
     symbols = list(folded)
     for index, digit in zip(inside, changed, strict=True):
         symbols[index] = digit
     return "".join(symbols)
+
+
+@lru_cache(maxsize=64)
+def _ff1_key(key: bytes) -> str:
+    return derive(key, purpose="deid/ff1").hex()
+
+
+@lru_cache(maxsize=4096)
+def _ff1_tweak(entity: EntityType, shown: str) -> str:
+    return sha256(domain_tag("deid/ff1-tweak", utf8(entity.value), utf8(shown))).hexdigest()[:16]
 
 
 @runtime_checkable
@@ -183,6 +203,7 @@ class _Permutations(Protocol):
     def decrypt(self, key: str, tweak: str, alphabet: str, ciphertext: str, /) -> str: ...
 
 
+@cache
 def _ff1() -> _Permutations:
     try:
         from fastfpe import ff1  # noqa: PLC0415
