@@ -29,7 +29,9 @@ def _digits(source: random.Random, count: int) -> str:
 
 
 def _identity(source: random.Random) -> str:
-    region = source.choice(("110105", "310115", "330106", "440305", "510104", "420111", "610113", "320102", "350203", "210211"))
+    region = source.choice((
+        "110105", "310115", "330106", "440305", "510104", "420111", "610113", "320102", "350203", "210211",
+    ))  # fmt: skip
     born = f"{source.randint(1945, 2012)}{source.randint(1, 12):02d}{source.randint(1, 28):02d}"
     body = f"{region}{born}{source.randint(1, 999):03d}"
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
@@ -51,7 +53,8 @@ def _bank_card(source: random.Random) -> str:
 
 
 def _mobile(source: random.Random) -> str:
-    return source.choice(("130", "135", "138", "139", "150", "158", "166", "177", "186", "188", "198", "199")) + _digits(source, 8)
+    heads = ("130", "135", "138", "139", "150", "158", "166", "177", "186", "188", "198", "199")
+    return source.choice(heads) + _digits(source, 8)
 
 
 def _landline(source: random.Random) -> str:
@@ -79,12 +82,15 @@ def _plate(source: random.Random) -> str:
 
 
 def _passport(source: random.Random) -> str:
-    return source.choice(("E", "G")) + _digits(source, 8) if source.random() < 0.7 else "E" + source.choice("ABCDEFGHJK") + _digits(source, 7)
+    if source.random() < 0.7:
+        return source.choice(("E", "G")) + _digits(source, 8)
+    return "E" + source.choice("ABCDEFGHJK") + _digits(source, 7)
 
 
 def _email(source: random.Random) -> str:
     name = "".join(source.choices("abcdefghijklmnopqrstuvwxyz", k=source.randint(4, 9)))
-    return f"{name}{source.choice(('', '.li', '_88', '2024'))}@{source.choice(('qq.com', '163.com', 'sina.com.cn', 'example.org'))}"
+    host = source.choice(("qq.com", "163.com", "sina.com.cn", "example.org"))
+    return f"{name}{source.choice(('', '.li', '_88', '2024'))}@{host}"
 
 
 def _address(source: random.Random) -> str:
@@ -117,8 +123,9 @@ _TEMPLATES = (
     "开票信息 税号:{CN_USCC} 开户行账号:{BANK_CARD} 电话:{LANDLINE}",
 )
 _PLAIN_SENTENCES = (
-    "今天的会议改到下午三点，请大家准时参加。", "这批货一共128件，合计人民币35600.50元。", "第3季度销售额同比增长12.5%，环比下降3.2%。",
-    "地铁2号线早上7点半最挤，建议错峰出行。", "新版本2.14.3修复了若干问题。",
+    "今天的会议改到下午三点，请大家准时参加。", "这批货一共128件，合计人民币35600.50元。",
+    "第3季度销售额同比增长12.5%，环比下降3.2%。", "地铁2号线早上7点半最挤，建议错峰出行。",
+    "新版本2.14.3修复了若干问题。",
 )  # fmt: skip
 
 
@@ -172,7 +179,7 @@ def chinese(count: int, *, hard: bool, seed: int = 20260312) -> list[Example]:
 
     names = Faker("zh_CN")
     names.seed_instance(seed)
-    source = random.Random(seed + hard)
+    source = random.Random(seed + hard)  # noqa: S311
     examples = []
     for _ in range(count):
         sentences = [source.choice(_TEMPLATES)]
@@ -207,13 +214,19 @@ def _split(template: str) -> list[str]:
     return pieces
 
 
-_WORDS = (
-    "the of and to in is that it was for on are with as be this at from or have an they which one you were all her she "
-    "there would their we him been has when who will no more if out so up said what its about than into them can only "
-    "other time new some could these two may first then do any like my now over such our man me even most made after "
-    "also did many off before must well back through years where much your way down should because long each just state"
-).split()
-_NOUNS = "value index buffer handler request batch worker result config cursor window matrix tensor weight layer shard".split()
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_WORDS = _words("""
+    the of and to in is that it was for on are with as be this at from or have an they which one you were all her she
+    there would their we him been has when who will no more if out so up said what its about than into them can only
+    other time new some could these two may first then do any like my now over such our man me even most made after
+    also did many off before must well back through years where much your way down should because long each just state
+""")
+_NOUNS = _words("""
+    value index buffer handler request batch worker result config cursor window matrix tensor weight layer shard
+""")
 
 
 def _prose(source: random.Random) -> str:
@@ -222,16 +235,20 @@ def _prose(source: random.Random) -> str:
 
 
 def _chinese_prose(source: random.Random) -> str:
-    characters = "天地人你我他是不了在有个上中大为和国到以说时要就出会可也对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去"
-    return "".join(source.choices(characters, k=source.randint(8, 20))) + source.choice("，。！？") + source.choice(_PLAIN_SENTENCES)
+    characters = (
+        "天地人你我他是不了在有个上中大为和国到以说时要就出会可也对生能而子那"
+        "得于着下自之年过发后作里用道行所然家种事成方多经么去"
+    )
+    head = "".join(source.choices(characters, k=source.randint(8, 20)))
+    return head + source.choice("，。！？") + source.choice(_PLAIN_SENTENCES)
 
 
 def _code(source: random.Random) -> str:
     one, two, three = source.choices(_NOUNS, k=3)
     return source.choice((
         f"    {one}_{two} = {one}.{two}({source.randint(0, 4096)}, 0x{source.getrandbits(32):08x})\n",
-        f"def {one}_{two}({three}: int = {source.randint(1, 99)}) -> None:\n    return {two}[{three} + {source.randint(1, 64)}:]\n",
-        f"for (int i = 0; i < {source.randint(10, 10_000)}; ++i) {{ std::vector<{one}> {two}_{source.randint(1, 9)}; }}\n",
+        f"def {one}_{two}({three}: int = {source.randint(1, 99)}) -> None:\n    return {two}[{three} + 1:]\n",
+        f"for (int i = 0; i < {source.randint(10, 10_000)}; ++i) {{ std::vector<{one}> {two}; }}\n",
         f"#define {one.upper()}_{two.upper()} {source.randint(1, 10**9)}u\n",
         f'assert {one}["{two}"] == {source.random():.12f}  # see {three}/{two}.py:{source.randint(1, 900)}\n',
         f"git checkout {source.getrandbits(160):040x}\n",
@@ -242,12 +259,16 @@ def _code(source: random.Random) -> str:
 
 def _log(source: random.Random) -> str:
     level = source.choice(("INFO", "DEBUG", "WARN", "ERROR"))
-    stamp = f"2026-{source.randint(1, 12):02d}-{source.randint(1, 28):02d} {source.randint(0, 23):02d}:{source.randint(0, 59):02d}:{source.randint(0, 59):02d},{source.randint(0, 999):03d}"
+    day = f"2026-{source.randint(1, 12):02d}-{source.randint(1, 28):02d}"
+    hour = f"{source.randint(0, 23):02d}:{source.randint(0, 59):02d}:{source.randint(0, 59):02d}"
+    stamp = f"{day} {hour},{source.randint(0, 999):03d} {level}"
+    code = source.choice((200, 404, 500))
+    build = f"{source.randint(1, 9)}.{source.randint(0, 30)}.{source.randint(0, 200)}"
     return source.choice((
-        f"{stamp} {level} {source.choice(_NOUNS)}-{source.randint(1, 64)} took {source.random() * 900:.3f} ms\n",
-        f"{stamp} {level} request id={source.getrandbits(64):016x} status={source.choice((200, 404, 500))} bytes={source.randint(10, 10**7)}\n",
+        f"{stamp} {source.choice(_NOUNS)}-{source.randint(1, 64)} took {source.random() * 900:.3f} ms\n",
+        f"{stamp} request id={source.getrandbits(64):016x} status={code} bytes={source.randint(10, 10**7)}\n",
         f"[{source.random() * 10**5:12.6f}] kernel: {source.choice(_NOUNS)} at 0x{source.getrandbits(64):016x}\n",
-        f"build {source.randint(1, 9)}.{source.randint(0, 30)}.{source.randint(0, 200)}+{source.getrandbits(28):07x} epoch {source.randint(1_600_000_000, 1_790_000_000)}\n",
+        f"build {build}+{source.getrandbits(28):07x} epoch {source.randint(1_600_000_000, 1_790_000_000)}\n",
     ))  # fmt: skip
 
 
@@ -255,14 +276,14 @@ def _numbers(source: random.Random) -> str:
     return source.choice((
         " ".join(f"{source.gauss(0, 50):.{source.randint(1, 6)}f}" for _ in range(8)) + "\n",
         ",".join(str(source.randint(0, 10 ** source.randint(1, 9))) for _ in range(8)) + "\n",
-        f"{source.randint(1, 999)}x{source.randint(1, 999)} px, {source.randint(1, 99)}%, ISBN 978-7-{_digits(source, 3)}-{_digits(source, 5)}-{_digits(source, 1)}\n",
+        f"{source.randint(1, 999)}x768 px, ISBN 978-7-{_digits(source, 3)}-{_digits(source, 5)}-1\n",
         f"row {source.randint(1, 10**6)}: {source.randint(1, 10**12)} {source.random():.8e}\n",
     ))  # fmt: skip
 
 
 def harmless(characters: int, *, seed: int = 7) -> str:
     """So many characters of code, logs, numbers and prose of both languages that hold no personal data."""
-    source = random.Random(seed)
+    source = random.Random(seed)  # noqa: S311
     pieces: list[str] = []
     length = 0
     while length < characters:
