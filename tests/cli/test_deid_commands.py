@@ -238,3 +238,15 @@ def test_a_number_column_without_a_type_loses_only_the_numbers_that_are_somebody
     parquet.write_table(pa.table({"x": pa.array(values, pa.int64())}), tmp_path / "in.parquet")
     assert mibao("mask", "in.parquet", "-o", "out.parquet", folder=tmp_path).returncode == 0
     assert parquet.read_table(tmp_path / "out.parquet")["x"].to_pylist() == [*range(100, 900), None]
+
+
+def test_the_risk_of_a_table_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("age,sex,illness\n30,f,flu\n30,f,gout\n40,m,flu\n40,m,flu\n", encoding="utf-8")
+    done = mibao("deid", "risk", "t.csv", "--quasi", "age,sex", "--sensitive", "illness", "--json", folder=tmp_path)
+    assert json.loads(done.stdout) == {
+        "rows": 4, "k": 2, "l_distinct": 1, "l_entropy": 1.0, "t": 0.25, "prosecutor": 0.5,
+        "alone_in_their_class": 0.0, "marketer": 0.5,
+    }  # fmt: skip
+    assert "k-anonymity" in mibao("deid", "risk", "t.csv", "--quasi", "age", folder=tmp_path).stdout
+    refused = mibao("deid", "risk", "t.csv", "--quasi", "height", folder=tmp_path)
+    assert refused.stderr == "error: t.csv: no column height; there are age, sex, illness\n"

@@ -132,7 +132,7 @@ def types(
 
 @app.command()
 def policies() -> None:
-    """List the policies that come with mibao; `--show` by name prints none: they are files of the package."""
+    """List the policies that come with mibao."""
     from mibao.cli import deid_screen
 
     deid_screen.print_policies()
@@ -152,6 +152,23 @@ def evaluate(
     from mibao.cli import deid_screen, deid_work
 
     deid_screen.print_scores(deid_work.evaluate(gold, only), as_json=as_json)
+
+
+@app.command()
+def risk(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file.")],
+    quasi: Annotated[
+        str, typer.Option("--quasi", metavar="A,B", help="Columns that somebody may know of a person from elsewhere.")
+    ],
+    sensitive: Annotated[
+        str | None, typer.Option("--sensitive", metavar="C", help="A column that nobody is to learn of a person.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Measure k-anonymity, l-diversity, t-closeness and the risk of re-identification of a table."""
+    from mibao.cli import deid_screen, deid_tables
+
+    deid_screen.print_risk(deid_tables.measure(table, quasi.split(","), sensitive), as_json=as_json)
 
 
 def _policy(name: str | None, *, restorable: bool) -> Policy:

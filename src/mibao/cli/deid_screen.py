@@ -77,6 +77,25 @@ def print_scores(scores: Mapping[str, Mapping[str, Agreement]], *, as_json: bool
     _print(table)
 
 
+def print_risk(found: Mapping[str, float], *, as_json: bool) -> None:
+    """The measures, each with what it says."""
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    says = {
+        "rows": "rows", "k": "k-anonymity: so many rows at least agree in the quasi-identifiers",
+        "l_distinct": "l-diversity: so many values of the sensitive column at least among such rows",
+        "l_entropy": "l-diversity by entropy", "t": "t-closeness: so far at most from the whole table, 0 to 1",
+        "prosecutor": "chance of finding a person who is known to be in the table, at worst",
+        "alone_in_their_class": "share of rows that no other agrees with",
+        "marketer": "share of rows found by guessing, on average",
+    }  # fmt: skip
+    table = _table("", "", "")
+    for name, figure in found.items():
+        table.add_row(name, f"{figure:,.4g}", says[name])
+    _print(table)
+
+
 def _figures(row: Agreement) -> dict[str, float]:
     return {
         "gold": row.gold, "found": row.found, "precision": row.precision, "recall": row.recall, "f1": row.f(1),

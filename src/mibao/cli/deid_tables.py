@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,3 +143,40 @@ def _text(value: object) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return str(value)
+
+
+def measure(table: Path, quasi: Sequence[str], sensitive: str | None) -> dict[str, float]:
+    """The measures of :mod:`mibao.deid.anonymity`, by name; numbers in the columns count as numbers.
+
+    Raises:
+        InputError: there is no such table or column.
+    """
+    from mibao.deid import anonymity
+    from mibao.deid.files import batches
+
+    wanted = [*quasi, *([sensitive] if sensitive else [])]
+    columns: dict[str, list[Hashable]] = {}
+    with opened(str(table)):
+        for batch in batches(table):
+            if missing := [name for name in wanted if name not in batch.schema.names]:
+                raise InputError(f"{table}: no column {missing[0]}; there are {', '.join(batch.schema.names)}")
+            for name in wanted:
+                columns.setdefault(name, []).extend(batch.column(batch.schema.names.index(name)).to_pylist())
+    columns = {name: _as_numbers(values) for name, values in columns.items()}
+    measured = anonymity.risk(columns, quasi)
+    found: dict[str, float] = {"rows": len(columns[quasi[0]]), "k": anonymity.k_anonymity(columns, quasi)}
+    if sensitive:
+        found["l_distinct"] = anonymity.l_diversity(columns, quasi, sensitive)
+        found["l_entropy"] = anonymity.entropy_l_diversity(columns, quasi, sensitive)
+        found["t"] = anonymity.t_closeness(columns, quasi, sensitive)
+    return found | {
+        "prosecutor": measured.prosecutor, "alone_in_their_class": measured.journalist_unique,
+        "marketer": measured.marketer,
+    }  # fmt: skip
+
+
+def _as_numbers(values: list[Hashable]) -> list[Hashable]:
+    try:
+        return [float(value) if isinstance(value, str) else value for value in values]
+    except ValueError:
+        return values
