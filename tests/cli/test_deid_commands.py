@@ -250,3 +250,8 @@ def test_the_risk_of_a_table_is_measured(tmp_path: Path) -> None:
     assert "k-anonymity" in mibao("deid", "risk", "t.csv", "--quasi", "age", folder=tmp_path).stdout
     refused = mibao("deid", "risk", "t.csv", "--quasi", "height", folder=tmp_path)
     assert refused.stderr == "error: t.csv: no column height; there are age, sex, illness\n"
+
+
+def test_the_page_of_types_is_the_table_itself(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/deid-types.md").read_text(encoding="utf-8")
+    assert mibao("deid", "types", "--markdown", folder=tmp_path).stdout in page

@@ -123,11 +123,15 @@ def unmask(
 @app.command()
 def types(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON lines, every column.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a table in Markdown.")] = False,
 ) -> None:
     """List every type that is found: example, jurisdiction, and the law it serves."""
     from mibao.cli import deid_screen
 
-    deid_screen.print_types(as_json=as_json)
+    if markdown:
+        typer.echo(deid_screen.types_page(), nl=False)
+    else:
+        deid_screen.print_types(as_json=as_json)
 
 
 @app.command()

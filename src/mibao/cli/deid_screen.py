@@ -40,6 +40,29 @@ def print_types(*, as_json: bool) -> None:
     )
 
 
+def types_page() -> str:
+    """The table of types in Markdown, as it stands in the documentation."""
+    from mibao.deid.kinds import kinds
+
+    lines = [
+        "| type | what | where | HIPAA | GB/T 35273 | example | none |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in kinds():
+        name = f"`{kind.type.value}`{' (Presidio)' if kind.in_presidio else ''}"
+        china = f"{kind.cn_class}{', sensitive' if kind.sensitive else ''}"
+        example, counter = (_in_a_cell(text) for text in (kind.example, kind.counter_example))
+        lines.append(
+            f"| {name} | {kind.name}, {kind.name_zh} | {kind.jurisdiction} | {kind.hipaa_item} | {china} | {example} | "
+            f"{counter} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _in_a_cell(text: str) -> str:
+    return f"`{' '.join(text.split())}`".replace("|", "\\|")
+
+
 def print_policies() -> None:
     """The ready policies, and what each does to what."""
     from mibao.deid.policies import READY, ready_policy
