@@ -7,6 +7,9 @@
     least_score = 0.0                       # findings below it are left as they are
     allow = ["Mercy Hospital"]              # never changed, whatever finds it
 
+    [words]                                 # always found
+    PERSON = ["Zaphod", "阿福"]
+
     [otherwise]                             # every type that is not named
     how = "replace"
 
@@ -107,6 +110,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     purpose: str = ""
     least_score: float = 0.0
     allow: tuple[str, ...] = ()
+    words: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     otherwise: Operation = msgspec.field(default_factory=Replace)
     types: dict[str, Operation] = msgspec.field(default_factory=dict)
     columns: dict[str, Operation] = msgspec.field(default_factory=dict)
@@ -147,7 +151,7 @@ def parse_policy(text: str, *, source: str) -> Policy:
     except msgspec.DecodeError as error:
         raise InputError(f"policy {source}: {error}") from error
     known = {entity.value for entity in EntityType}
-    if unknown := sorted(set(policy.types) - known):
+    if unknown := sorted({*policy.types, *policy.words} - known):
         raise InputError(f"policy {source}: no such type: {', '.join(unknown)} (mibao deid types lists them)")
     for entity, operation in policy.operations().items():
         _check(operation, where=f"policy {source}: {entity}")

@@ -13,6 +13,7 @@ from mibao.deid.policies import Keep
 from mibao.deid.pseudonyms import PLACEHOLDER
 from mibao.deid.scanning import Part, Scanner
 from mibao.deid.vault import Vault
+from mibao.deid.wordlists import WordList
 from mibao.errors import InputError
 from mibao.types import EntityType
 
@@ -43,8 +44,9 @@ class Masker:
         explain: Callable[[Finding, bool], None] | None = None,
     ) -> None:
         self._operator, self._explain = operator, explain
-        self._engine, self._detectors = engine, detectors
-        self._scanner = Scanner(engine, detectors)
+        lists = (WordList(EntityType(name), words) for name, words in operator.policy.words.items())
+        self._engine, self._detectors = engine, (*detectors, *lists)
+        self._scanner = Scanner(engine, self._detectors)
         self._written = 0  # offset of the original text that is written out
         self.found: Counter[EntityType] = Counter()
         self.changed = 0

@@ -16,7 +16,7 @@ from mibao.deid.streaming import Masker
 from mibao.errors import InputError
 from mibao.types import EntityType
 
-SAMPLE_ROWS = 400
+SAMPLE_ROWS = 200
 _REMEMBERED = 50_000
 
 
