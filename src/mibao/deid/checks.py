@@ -208,7 +208,7 @@ def _handle(written: str) -> bool:
 
 
 def _cn_plate(written: str) -> bool:
-    tail = written[2:].strip(" .·•-")
+    tail = written.replace(" ", "")[2:].strip(".·•-")
     return sum(map(str.isdigit, tail)) >= 2 or any(symbol in "挂学警港澳使领" for symbol in tail)
 
 
