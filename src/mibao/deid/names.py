@@ -92,6 +92,7 @@ _CHINESE = (
 )
 
 MAX_NAME = 44
+_SHORTEST_REPEATED = 3
 
 
 def _judge_english(least_words: int, score: float, why: str) -> Callable[[re.Match[str]], Verdict]:
@@ -130,13 +131,16 @@ def _end_of_name(match: re.Match[str]) -> int:
 
 
 def repetitions(text: str, names: set[str]) -> Iterator[tuple[int, int]]:
-    """Where a known name stands. Looked up by its words or characters: time does not grow with the names."""
+    """Where a known name stands, one of a letter or two left out, which is a word too often.
+
+    Looked up by its words or characters: time does not grow with the names.
+    """
     chinese = {name for name in names if "一" <= name[0] <= "鿿"}
     for length in sorted({len(name) for name in chinese if len(name) > 1}):
         for start in range(len(text) - length + 1):
             if text[start : start + length] in chinese:
                 yield start, start + length
-    latin = names - chinese
+    latin = {name for name in names - chinese if len(name) >= _SHORTEST_REPEATED}
     counts = sorted({len(_LATIN_START.findall(name)) for name in latin})
     words = [match.span() for match in _LATIN_START.finditer(text)] if latin else []
     for index, (start, _) in enumerate(words):
