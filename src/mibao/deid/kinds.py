@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -98,7 +98,7 @@ class Kind:
 @cache
 def kinds() -> tuple[Kind, ...]:
     """The table, in its order; read once."""
-    text = resources.files("mibao.deid").joinpath("kinds.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("kinds.toml").read_text(encoding="utf-8")
     return tuple(_kind(row) for row in tomllib.loads(text)["kind"])
 
 

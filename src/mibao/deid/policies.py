@@ -26,7 +26,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
@@ -166,7 +166,7 @@ def ready_policy(name: str) -> Policy:
     """
     if name not in READY:
         raise InputError(f"policy: expected a file or one of {', '.join(READY)}, got {name}")
-    path = resources.files("mibao.deid").joinpath("policies_toml").joinpath(f"{name}.toml")
+    path = Path(__file__).with_name("policies_toml") / f"{name}.toml"
     return parse_policy(path.read_text(encoding="utf-8"), source=name)
 
 
