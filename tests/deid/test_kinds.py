@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from counts import counts
 from mibao.deid import detect
-from mibao.deid.detection import all_rules
+from mibao.deid.detection import all_rules, engine_for
 from mibao.deid.kinds import CONTEXT_REACH, REACH, Kind, kinds
 from mibao.deid.matching_growing import GrowingEngine
 from mibao.deid.matching_hyperscan import HyperscanEngine
@@ -172,3 +172,9 @@ def test_a_number_in_disguise_is_found_whole(written: str) -> None:
 def test_findings_stand_in_order_where_many_kinds_meet() -> None:
     text = "，".join(marked(kind.example)[0] for kind in kinds())
     assert all(one.end <= two.start for one, two in pairwise(detect(text)))
+
+
+def test_without_the_extra_the_engine_is_pythons_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(engine_for(all_rules()), GrowingEngine)
+    monkeypatch.setattr("mibao.deid.detection.find_spec", lambda name: None)
+    assert isinstance(engine_for(all_rules()), ReEngine)

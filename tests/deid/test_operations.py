@@ -2,7 +2,7 @@ import re
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mibao.deid import dates, fakes, operations
@@ -86,6 +86,7 @@ def test_a_date_moves_by_whole_days_and_keeps_its_form(day: date, by: int, form:
         "{0:%Y-%m-%d}", "{0:%Y/%m/%d}", "{0.year}年{0.month}月{0.day}日", "{0.day} {0:%B} {0:%Y}",
         "{0:%b} {0.day}, {0:%Y}", "{0:%Y%m%d}", "{0:%Y-%m-%d} 10:30", "{0.day} {0:%b} {0:%Y}",
     )  # fmt: skip
+    assume(day.month != 5 or "%b" not in forms[form])  # "May" may be short for May
     assert dates.shifted(forms[form].format(day), by) == forms[form].format(day + timedelta(days=by))
 
 
