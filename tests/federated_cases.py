@@ -3,7 +3,7 @@
 import numpy as np
 
 from mibao.crypto.keys import SignerSuite, generate_signer
-from mibao.federated import FedSGD, LinearRegression, Node, Privacy, Records, Task
+from mibao.federated import FedSGD, LinearRegression, Node, Privacy, Records, Task, Unit
 from mibao.types import RandomId
 
 SESSION = RandomId(bytes(range(16)))
@@ -38,7 +38,7 @@ def still_sites(*, features, sites=5):
     return [Records(features=np.zeros((1, features)), targets=np.zeros(1)) for _ in range(sites)]
 
 
-PRIVACY = Privacy(clip=1.0, noise_multiplier=2.0, delta=1e-5)
+PRIVACY = Privacy(clip=1.0, noise_multiplier=2.0, delta=1e-5, unit=Unit.RECORD)
 
 
 def make_nodes(task, *, sites, seed=1, witness=None):

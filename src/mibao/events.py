@@ -75,7 +75,8 @@ class NoiseAdded(Event):
     """One release carried this much noise, counting only the clients that took part.
 
     ``noise_multiplier`` is the standard deviation of the noise in the sum over its L2 ``sensitivity``, which is in
-    units of the integer grid on which the noise was drawn; the sum has ``dimension`` coordinates.
+    units of the integer grid on which the noise was drawn; the sum has ``dimension`` coordinates. ``sampling_rate``
+    is the chance with which each client was in it, drawn for each on its own; 1 where nobody was left to chance.
     """
 
     kind: ClassVar[str] = "noise-added"
@@ -86,6 +87,7 @@ class NoiseAdded(Event):
     dimension: int
     sensitivity: float
     noise_multiplier: float
+    sampling_rate: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,6 +158,7 @@ class Mechanism(Enum):
     """Noise mechanisms that the accountant knows."""
 
     DISTRIBUTED_DISCRETE_GAUSSIAN = "distributed-discrete-gaussian"
+    GAUSSIAN = "gaussian"  # one draw for a whole sum
     NONE = "none"
 
 
@@ -166,6 +167,12 @@ class Strategy(Enum):
 
     FEDSGD = "fedsgd"
     FEDAVG = "fedavg"
+    FEDPROX = "fedprox"
+    FEDAVGM = "fedavgm"
+    FEDADAM = "fedadam"
+    FEDYOGI = "fedyogi"
+    SCAFFOLD = "scaffold"
+    FEDBUFF = "fedbuff"
 
 
 class MaskingScheme(Enum):

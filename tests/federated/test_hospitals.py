@@ -57,7 +57,7 @@ def test_the_protected_model_is_within_three_points_of_the_pooled_one():
     assert pooled > 0.95
     for seed in range(counts(short=1, long=20)):
         result = EVERYONE.protected_task().simulate(
-            sites=5, rounds=hospitals.ROUNDS, dropouts=hospitals.DROPOUTS, randomness=byte_source(seed)
+            clients=5, rounds=hospitals.ROUNDS, dropouts=hospitals.DROPOUTS, randomness=byte_source(seed)
         )
         assert model.accuracy(result.weights, EVERYONE.test) >= pooled - 0.03
         assert result.sum_exact
@@ -76,24 +76,24 @@ def test_nearly_every_draw_of_the_noise_stays_within_three_points():
     for seed in range(seeds):
         addends = {}
         nodes, _ = make_nodes(task, sites=5, seed=1000 + seed, witness=addends.__setitem__)
-        iterates = [model.initial()]
+        weights, state = model.initial(), {}
         for number in range(hospitals.ROUNDS):
             alive = [node for site, node in enumerate(nodes) if site not in hospitals.DROPOUTS.get(number, ())]
-            instruction = Instruction(session_id=SESSION, round=number, weights=iterates[-1])
+            instruction = Instruction(session_id=SESSION, round=number, weights=weights)
             addends.clear()
             for node in alive:
                 node.join(instruction)
             total = np.sum([from_ring(addend, modulus_bits=64) for addend in addends.values()], axis=0)
             total = from_integers(total, scale_bits=task.scale_bits)
-            iterates.append(task.strategy.update(iterates[-1], total))
-        within += model.accuracy(task.strategy.finish(iterates), EVERYONE.test) >= pooled - 0.03
+            weights = task.strategy.update(weights, total, state)
+        within += model.accuracy(task.strategy.finish(weights, state), EVERYONE.test) >= pooled - 0.03
     assert within >= 0.995 * seeds
 
 
 def test_fedavg_without_privacy_is_within_two_points_of_the_pooled_model():
     model = EVERYONE.model()
     pooled = model.accuracy(model.fit(EVERYONE.pooled()), EVERYONE.test)
-    result = EVERYONE.fedavg_task().simulate(sites=5, rounds=hospitals.FEDAVG_ROUNDS, randomness=byte_source(1))
+    result = EVERYONE.fedavg_task().simulate(clients=5, rounds=hospitals.FEDAVG_ROUNDS, randomness=byte_source(1))
     assert model.accuracy(result.weights, EVERYONE.test) >= pooled - 0.02
     assert result.sum_exact
     assert result.epsilon is None

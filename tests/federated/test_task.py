@@ -42,8 +42,8 @@ def test_record_level_privacy_with_fedavg_is_refused():
 
 
 def test_another_aggregation_is_refused():
-    with pytest.raises(InputError, match="expected the aggregation 'secagg', got 'plain'"):
-        replace(task_over(PARTS), aggregation="plain")
+    with pytest.raises(InputError, match="expected the aggregation 'secagg' or 'plain', got 'clear'"):
+        replace(task_over(PARTS), aggregation="clear")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from mibao.errors import MissingExtra
-from mibao.federated import FedAvg, FedSGD, LogisticRegression, Privacy, Records, Task, pool
+from mibao.federated import FedAvg, FedSGD, LogisticRegression, Privacy, Records, Task, Unit, pool
 
 if TYPE_CHECKING:
     from sklearn.utils import Bunch
@@ -69,7 +69,7 @@ SPLIT_SEED = 2026
 ROUNDS = 40
 FEDAVG_ROUNDS = 10
 DROPOUTS: Mapping[int, Set[int]] = MappingProxyType({12: frozenset({2})})
-PRIVACY = Privacy(clip=1.0, noise_multiplier=7.5, delta=1e-5, max_epsilon=4.0)
+PRIVACY = Privacy(clip=1.0, noise_multiplier=7.5, delta=1e-5, max_epsilon=4.0, unit=Unit.RECORD)
 FEDSGD = FedSGD(lr=2.0, divisor=400.0, average_last=20)
 FEDAVG = FedAvg(lr=1.0, local_epochs=10)
 

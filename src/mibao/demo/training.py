@@ -123,7 +123,7 @@ def _in_clear(around: Surroundings, held: Hospitals) -> _Plain:
 
 def _simulate(around: Surroundings, task: Task, rounds: int) -> Result:
     dropouts = {number: sites for number, sites in DROPOUTS.items() if number < rounds}
-    return task.simulate(sites=len(NAMES), rounds=rounds, dropouts=dropouts, randomness=around.randomness)
+    return task.simulate(clients=len(NAMES), rounds=rounds, dropouts=dropouts, randomness=around.randomness)
 
 
 def _report(held: Hospitals, private: Result, fedavg: Result, *, pooled_accuracy: float) -> Trained:
@@ -145,5 +145,5 @@ def _report(held: Hospitals, private: Result, fedavg: Result, *, pooled_accuracy
         rounds=private.rounds,
         dropouts=tuple((number, NAMES[site]) for number, sites in DROPOUTS.items() for site in sorted(sites)),
         sums=private.rounds + fedavg.rounds,
-        sum_exact=private.sum_exact and fedavg.sum_exact,
+        sum_exact=private.sum_exact is True and fedavg.sum_exact is True,
     )

@@ -1,15 +1,25 @@
 """Differential privacy, a module a step: clipping, noise addition, accounting."""
 
-from mibao.dp.accounting import concentrated_rho, epsilon_spent, require_affordable, rho_of
-from mibao.dp.clipping import clip_rows, clip_to_grid, squared_sensitivity
-from mibao.dp.noise_addition import discrete_gaussian, noise_added, share_variance
+from mibao.dp.accounting import (
+    concentrated_rho,
+    epsilon_against_witness,
+    epsilon_spent,
+    require_affordable,
+    rho_of,
+)
+from mibao.dp.clipping import clip_rows, clip_to_grid, clip_updates, squared_sensitivity
+from mibao.dp.noise_addition import discrete_gaussian, gaussian_added, gaussian_on_grid, noise_added, share_variance
 
 __all__ = [
     "clip_rows",
     "clip_to_grid",
+    "clip_updates",
     "concentrated_rho",
     "discrete_gaussian",
+    "epsilon_against_witness",
     "epsilon_spent",
+    "gaussian_added",
+    "gaussian_on_grid",
     "noise_added",
     "require_affordable",
     "rho_of",

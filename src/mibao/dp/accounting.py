@@ -1,7 +1,8 @@
 """What the noise is worth: the privacy of one release, of all releases, and a hard stop.
 
 One bound is our own code, because `dp-accounting` has no event for sums of discrete Gaussians; composition over
-rounds and the conversion to epsilon and delta are that library's. Neighbours differ by one record more or less.
+rounds, sampling, and the conversion to epsilon and delta are that library's. Neighbours differ by one record more or
+less, or by one client, whichever the noise was scaled for.
 
 What is assumed: hospitals do not pool what they know of their own noise (``colluders`` says what is left if some
 do), and each adds the noise that it should.
@@ -9,14 +10,18 @@ do), and each adds the noise that it should.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from mibao.errors import BudgetExhausted, InputError
 from mibao.events import Event, NoiseAdded
 from mibao.types import Mechanism
 
+_LOSS_INTERVAL = 1e-3  # rounded up, hence a bound; a tenth of it changes epsilon in the fifth digit
 _ROUND_UP = 1.0 + 1e-12  # more than the float error of a few operations
 
 
@@ -76,20 +81,70 @@ def rho_of(event: Event, *, colluders: int = 0) -> float:
 
 
 def epsilon_spent(events: Sequence[Event], *, delta: float, colluders: int = 0) -> float:
-    """Epsilon of all recorded releases together, at ``delta``. No release costs nothing.
+    """Epsilon of all recorded releases together, at ``delta``, against whoever sees what was released.
+
+    No release costs nothing. Where clients were drawn by chance for sums with central noise, that is counted in their
+    favour; it does not count for sums with distributed noise, for which no bound is known to the accountant.
 
     Raises:
-        InputError: ``delta`` is not in (0, 1), or as :func:`rho_of`: what is not understood is never free.
+        InputError: ``delta`` is not in (0, 1), releases of both kinds of noise, or as :func:`rho_of`: what is not
+            understood is never free.
     """
+    if not 0.0 < delta < 1.0:
+        raise InputError(f"accounting: expected a delta between 0 and 1, got {delta:g}")
+    if not events:
+        return 0.0
+    gaussian = [event for event in events if isinstance(event, NoiseAdded) and event.mechanism is Mechanism.GAUSSIAN]
+    if not gaussian:
+        return _epsilon_distributed(events, delta=delta, colluders=colluders)
+    if len(gaussian) < len(events):
+        raise InputError("accounting: no bound is known for central and distributed noise together")
+    if colluders:
+        raise InputError("accounting: central noise is known to nobody but the server; there are no colluders")
+    return _epsilon_gaussian(Counter((event.noise_multiplier, event.sampling_rate) for event in gaussian), delta)
+
+
+def epsilon_against_witness(events: Sequence[Event], *, delta: float) -> float:
+    """Epsilon against one who also sees who takes part: being drawn by chance then protects nobody.
+
+    Raises:
+        InputError: as :func:`epsilon_spent`.
+    """
+    seen = [replace(event, sampling_rate=1.0) if isinstance(event, NoiseAdded) else event for event in events]
+    return epsilon_spent(seen, delta=delta)
+
+
+def _epsilon_distributed(events: Sequence[Event], *, delta: float, colluders: int) -> float:
     # Importing it takes over a second (it loads SciPy's optimisers), and only accounting needs it.
     import dp_accounting  # noqa: PLC0415
 
-    if not 0.0 < delta < 1.0:
-        raise InputError(f"accounting: expected a delta between 0 and 1, got {delta:g}")
     accountant = dp_accounting.rdp.RdpAccountant()
     for rho, releases in Counter(rho_of(event, colluders=colluders) for event in events).items():
         accountant.compose(dp_accounting.ZCDpEvent(rho), releases)
-    return float(accountant.get_epsilon(delta)) if events else 0.0
+    return float(accountant.get_epsilon(delta))
+
+
+def _epsilon_gaussian(releases: Mapping[tuple[float, float], int], delta: float) -> float:
+    """By the distribution of the privacy loss; neighbours differ by one client more or less."""
+    from dp_accounting import pld  # noqa: PLC0415
+
+    composed: Any = None
+    for (multiplier, rate), count in releases.items():
+        one = _loss_distribution(multiplier, rate)
+        several = one.self_compose(count) if count > 1 else one
+        composed = several if composed is None else composed.compose(several)
+    if not isinstance(composed, pld.privacy_loss_distribution.PrivacyLossDistribution):
+        raise InputError("accounting: expected at least one release")
+    return float(composed.get_epsilon_for_delta(delta))
+
+
+@functools.lru_cache(maxsize=64)
+def _loss_distribution(multiplier: float, rate: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415
+
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        multiplier, sampling_prob=rate, value_discretization_interval=_LOSS_INTERVAL
+    )
 
 
 def require_affordable(spent: Sequence[Event], upcoming: Event, *, epsilon: float, delta: float) -> None:

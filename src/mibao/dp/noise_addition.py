@@ -60,7 +60,61 @@ def noise_added(
         dimension=dimension,
         sensitivity=sqrt(squared_sensitivity),
         noise_multiplier=sqrt(contributors * variance_each / squared_sensitivity),
+        sampling_rate=1.0,
     )
+
+
+def gaussian_added(
+    *,
+    session: RandomId,
+    round_number: int,
+    squared_sensitivity: int,
+    noise_multiplier: float,
+    dimension: int,
+    sampling_rate: float,
+) -> NoiseAdded:
+    """The record of one release whose sum got :func:`gaussian_on_grid` noise, drawn once.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+    if squared_sensitivity < 1 or not 0.0 < noise_multiplier < float("inf") or not 0.0 < sampling_rate <= 1.0:
+        raise InputError("noise: expected a positive sensitivity and multiplier, and a sampling rate in (0, 1]")
+    return NoiseAdded(
+        session=session,
+        mechanism=Mechanism.GAUSSIAN,
+        round=round_number,
+        contributors=1,
+        dimension=dimension,
+        sensitivity=sqrt(squared_sensitivity),
+        noise_multiplier=noise_multiplier,
+        sampling_rate=sampling_rate,
+    )
+
+
+def gaussian_on_grid(count: int, *, std: float, randomness: Randomness) -> Int64[ndarray, "count"]:
+    """``count`` independent Gaussians of standard deviation ``std``, each rounded to the nearest integer.
+
+    Added to integers, this is the Gaussian mechanism followed by rounding, which costs no privacy. Every result is an
+    integer, so that no low bit of a float is released; what is left of floating point is that the chance of an
+    integer is off by about ``2**-40`` of itself, and that nothing lies beyond 9.2 standard deviations. Where that is
+    too much, :func:`discrete_gaussian` is exact.
+
+    Raises:
+        InputError: ``count`` is negative, ``std`` is not in 1..2**40, or as :func:`discrete_gaussian`.
+
+    Source: Box and Muller, Annals of Mathematical Statistics 29 (1958).
+    """
+    if count < 0 or not 1.0 <= std <= 2.0**40:
+        raise InputError(f"noise: expected a standard deviation in 1..2**40 and a count of 0 or more, got {std:g}")
+    pairs = (count + 1) // 2
+    words = _words(2 * pairs, randomness=randomness).astype(np.float64)
+    # A uniform number in (0, 1]: its logarithm is finite.
+    radii = std * np.sqrt(-2.0 * np.log((words[:pairs] + 1.0) * 2.0**-_WORD_BITS))
+    angles = words[pairs:] * (2.0 * np.pi * 2.0**-_WORD_BITS)
+    drawn = np.concatenate([radii * np.cos(angles), radii * np.sin(angles)])[:count]
+    rounded: Int64[ndarray, "count"] = np.rint(drawn).astype(np.int64)
+    return rounded
 
 
 def discrete_gaussian(count: int, *, variance: Fraction, randomness: Randomness) -> Int64[ndarray, "count"]:

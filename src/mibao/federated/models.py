@@ -1,19 +1,33 @@
-"""Linear and logistic regression on NumPy: per-record gradients, predictions, and the pooled solution.
+"""Linear and logistic regression on NumPy: per-record gradients, local training, and the pooled solution.
 
 Weights are one flat vector: a coefficient for each feature, the intercept last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64, Num
 from numpy import ndarray
 
+from mibao.codec import canonical
 from mibao.errors import InputError
+from mibao.federated.local_training import (
+    LocalTraining,
+    LocalWork,
+    Step,
+    Stepper,
+    Trained,
+    check_works,
+    in_groups,
+    steps,
+)
 from mibao.federated.records import Records
+
+_GROUP = 64
 
 _NEWTON_STEPS = 100
 _NEWTON_TOLERANCE = 1e-10
@@ -21,12 +35,7 @@ _NEWTON_TOLERANCE = 1e-10
 
 @runtime_checkable
 class Model(Protocol):
-    """What a strategy needs of a model."""
-
-    @property
-    def features(self) -> int:
-        """How many features a record has."""
-        ...
+    """What is trained, as strategies and engines see it: weights are one flat vector."""
 
     @property
     def size(self) -> int:
@@ -35,6 +44,10 @@ class Model(Protocol):
 
     def initial(self) -> Float64[ndarray, "weights"]:
         """The weights that training starts from: public, the same everywhere."""
+        ...
+
+    def describe(self) -> dict[str, canonical.Value]:
+        """What all sites must agree on."""
         ...
 
     def gradients(self, weights: Float64[ndarray, "weights"], records: Records) -> Float64[ndarray, "records weights"]:
@@ -53,10 +66,26 @@ class Model(Protocol):
         """
         ...
 
-    def predict(
-        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
-    ) -> Float64[ndarray, "records"]:
-        """What the model says of each row."""
+    def train(
+        self, weights: Float64[ndarray, "weights"], works: Sequence[LocalWork], local: LocalTraining
+    ) -> Iterator[Trained]:
+        """How far local training moves the weights of each client, in groups; every client once.
+
+        Raises:
+            InputError: clients' records differ in shape or type; names the client.
+        """
+        ...
+
+    def evaluate(self, weights: Float64[ndarray, "weights"], records: Records) -> dict[str, float]:
+        """``loss``, the mean over the records, and what else the model is judged by."""
+        ...
+
+    def tensors(self, weights: Float64[ndarray, "weights"]) -> Mapping[str, Num[ndarray, "..."]]:
+        """The weights by name, in the shapes in which the model is kept in a file."""
+        ...
+
+    def export(self, weights: Float64[ndarray, "weights"]) -> object:
+        """The trained model as its own library knows it."""
         ...
 
 
@@ -75,12 +104,24 @@ class LinearRegression:
         """Zeros."""
         return np.zeros(self.size)
 
+    def describe(self) -> dict[str, canonical.Value]:
+        """Its kind and the number of features."""
+        return _described(type(self).__name__, self.features)
+
+    def tensors(self, weights: Float64[ndarray, "weights"]) -> Mapping[str, Num[ndarray, "..."]]:
+        """``coefficients`` and ``intercept``."""
+        return {"coefficients": weights[:-1], "intercept": weights[-1:]}
+
+    def export(self, weights: Float64[ndarray, "weights"]) -> object:
+        """The weights themselves."""
+        return weights
+
     def check(self, records: Records) -> None:
         """Raises ``InputError`` for another number of features."""
         _check_features(self.features, records)
 
     def predict(
-        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+        self, weights: Float64[ndarray, "weights"], features: Num[ndarray, "records features"]
     ) -> Float64[ndarray, "records"]:
         """The predicted targets. Raises ``InputError`` for weights or features of another shape."""
         return _linear(weights, features)
@@ -90,6 +131,16 @@ class LinearRegression:
         residuals = _linear(weights, records.features) - records.targets
         rows: Float64[ndarray, "records weights"] = residuals[:, None] * _with_intercept(records.features)
         return rows
+
+    def train(
+        self, weights: Float64[ndarray, "weights"], works: Sequence[LocalWork], local: LocalTraining
+    ) -> Iterator[Trained]:
+        """Local training on the squared error. Raises ``InputError`` as :meth:`Model.train`."""
+        return _train(weights, works, local, errors=lambda scores, targets: scores - targets)
+
+    def evaluate(self, weights: Float64[ndarray, "weights"], records: Records) -> dict[str, float]:
+        """``loss``: half the mean squared error."""
+        return {"loss": float(np.mean((_linear(weights, records.features) - records.targets) ** 2) / 2.0)}
 
     def fit(self, records: Records) -> Float64[ndarray, "weights"]:
         """The least-squares solution on records in one place, of least norm where there are several."""
@@ -114,19 +165,31 @@ class LogisticRegression:
         """Zeros."""
         return np.zeros(self.size)
 
+    def describe(self) -> dict[str, canonical.Value]:
+        """Its kind and the number of features."""
+        return _described(type(self).__name__, self.features)
+
+    def tensors(self, weights: Float64[ndarray, "weights"]) -> Mapping[str, Num[ndarray, "..."]]:
+        """``coefficients`` and ``intercept``."""
+        return {"coefficients": weights[:-1], "intercept": weights[-1:]}
+
+    def export(self, weights: Float64[ndarray, "weights"]) -> object:
+        """The weights themselves."""
+        return weights
+
     def check(self, records: Records) -> None:
         """Raises ``InputError`` for another number of features, or a target that is neither 0 nor 1."""
         _check_features(self.features, records)
         _classes(records)
 
     def logits(
-        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+        self, weights: Float64[ndarray, "weights"], features: Num[ndarray, "records features"]
     ) -> Float64[ndarray, "records"]:
         """Log odds of class 1. Raises ``InputError`` for weights or features of another shape."""
         return _linear(weights, features)
 
     def predict(
-        self, weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+        self, weights: Float64[ndarray, "weights"], features: Num[ndarray, "records features"]
     ) -> Float64[ndarray, "records"]:
         """The likelier class, 0.0 or 1.0. Raises ``InputError`` as :meth:`logits`."""
         return (_linear(weights, features) > 0.0).astype(np.float64)
@@ -144,6 +207,18 @@ class LogisticRegression:
         errors = _sigmoid(_linear(weights, records.features)) - _classes(records)
         rows: Float64[ndarray, "records weights"] = errors[:, None] * _with_intercept(records.features)
         return rows
+
+    def train(
+        self, weights: Float64[ndarray, "weights"], works: Sequence[LocalWork], local: LocalTraining
+    ) -> Iterator[Trained]:
+        """Local training on the cross entropy. Raises ``InputError`` as :meth:`Model.train`."""
+        return _train(weights, works, local, errors=lambda scores, targets: _sigmoid(scores) - targets)
+
+    def evaluate(self, weights: Float64[ndarray, "weights"], records: Records) -> dict[str, float]:
+        """``loss``, the mean cross entropy, and ``accuracy``."""
+        scores = _linear(weights, records.features)
+        losses = np.logaddexp(0.0, scores) - records.targets * scores
+        return {"loss": float(losses.mean()), "accuracy": self.accuracy(weights, records)}
 
     def fit(self, records: Records, *, l2: float = 1.0) -> Float64[ndarray, "weights"]:
         """The minimum of the summed loss plus ``l2 / 2`` times the squared coefficients (intercept free), by Newton.
@@ -169,7 +244,7 @@ class LogisticRegression:
 
 
 def _linear(
-    weights: Float64[ndarray, "weights"], features: Float64[ndarray, "records features"]
+    weights: Float64[ndarray, "weights"], features: Num[ndarray, "records features"]
 ) -> Float64[ndarray, "records"]:
     if features.shape[1] + 1 != len(weights):
         raise InputError(f"model: expected {len(weights) - 1} features, got {features.shape[1]}")
@@ -179,21 +254,66 @@ def _linear(
 
 
 def _check_features(expected: int, records: Records) -> None:
-    if records.features.shape[1] != expected:
+    if records.features.ndim != 2 or records.features.shape[1] != expected:
         raise InputError(f"expected records of {expected} features, got {records.features.shape[1]}")
+    if records.targets.ndim != 1:
+        raise InputError(f"expected one number a record as target, got shape {records.targets.shape}")
 
 
-def _with_intercept(features: Float64[ndarray, "records features"]) -> Float64[ndarray, "records weights"]:
+def _train(
+    weights: Float64[ndarray, "weights"],
+    works: Sequence[LocalWork],
+    local: LocalTraining,
+    *,
+    errors: Callable[[Float[ndarray, "..."], Num[ndarray, "..."]], Float[ndarray, "..."]],
+) -> Iterator[Trained]:
+    """Local training of a linear model whose loss has the slope ``errors`` in its score; a cohort at once."""
+    check_works(works)
+    for places in in_groups(works, size=_GROUP):
+        group = [works[place] for place in places]
+        begun = np.stack([weights if work.start is None else work.start for work in group])
+        held = begun.copy()
+        corrections = [
+            np.stack([np.zeros_like(weights) if work.correction is None else work.correction for work in group])
+            for _ in range(any(work.correction is not None for work in group))
+        ]
+        stepper = Stepper(local, [held], start=[begun], correction=corrections)
+        for step in steps(group):
+            stepper.step([_slopes(held, step, errors)], step.active)
+        yield Trained(places=places, moved=held - begun)
+
+
+def _slopes(
+    held: Float64[ndarray, "clients weights"],
+    step: Step,
+    errors: Callable[[Float[ndarray, "..."], Num[ndarray, "..."]], Float[ndarray, "..."]],
+) -> Float64[ndarray, "active weights"]:
+    """The gradient of each client's mean loss over its batch."""
+    alive = held[: step.active]
+    scores = np.matmul(step.features, alive[:, :-1, None])[..., 0] + alive[:, -1:]
+    slope = errors(scores, step.targets)
+    slope = slope / slope.shape[1] if step.shares is None else slope * step.shares
+    coefficients = np.matmul(slope[:, None, :], step.features)[:, 0]
+    return np.concatenate([coefficients, slope.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _described(kind: str, features: int) -> dict[str, canonical.Value]:
+    # Text of a float, because 1 and 1.0 are the same task.
+    return {"type": kind, "features": float(features).hex()}
+
+
+def _with_intercept(features: Num[ndarray, "records features"]) -> Float64[ndarray, "records weights"]:
     return np.hstack([features, np.ones((len(features), 1))])
 
 
-def _sigmoid(logits: Float64[ndarray, "records"]) -> Float64[ndarray, "records"]:
+def _sigmoid(logits: Float64[ndarray, "*shape"]) -> Float64[ndarray, "*shape"]:
     # The tanh form never overflows.
-    chances: Float64[ndarray, "records"] = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    chances: Float64[ndarray, "*shape"] = 0.5 * (1.0 + np.tanh(0.5 * logits))
     return chances
 
 
 def _classes(records: Records) -> Float64[ndarray, "records"]:
-    if not np.all((records.targets == 0.0) | (records.targets == 1.0)):
+    targets = records.targets.astype(np.float64)
+    if not np.all((targets == 0.0) | (targets == 1.0)):
         raise InputError("logistic regression: expected targets 0 and 1")
-    return records.targets
+    return targets

@@ -6,7 +6,8 @@ A transport carries :class:`Instruction` in and the masking client's messages ou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
@@ -17,22 +18,39 @@ from mibao.codec import fixed_point
 from mibao.crypto.keys import SignerPrivateKey, SignerPublicKey
 from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import NoiseAdded
-from mibao.federated.records import Records
-from mibao.federated.task import MODULUS_BITS, Privacy, Task, plain_bound
+from mibao.federated.privacy import NoiseSource, Privacy, Unit
+from mibao.federated.task import MODULUS_BITS, Task
+from mibao.federated.uploads import Own, Shared, on_grid, plan_work, private_sum, uploads
 from mibao.secagg import MaskingClient, PairwiseClient, Session, client_randomness_bytes
 from mibao.secagg.masking import MAX_ROUND
 from mibao.types import RandomId
+
+Ring: TypeAlias = UInt64[ndarray, "numbers"]
 
 MAX_WEIGHT = 2.0**100  # far beyond any that training reaches; public, hence no answer about a record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Instruction:
-    """What the server sends to every site when a round begins."""
+    """What the server sends to every site of a round when it begins.
+
+    Attributes:
+        session_id: Names the run.
+        round: Its number.
+        weights: What the round begins with.
+        cohort: The sites that take part; ``None``: all on the roster.
+        shared: What else the strategy shares.
+        clip: The clip of this round, where it adapts.
+        seed: Of the order in which sites visit their records.
+    """
 
     session_id: RandomId
     round: int
     weights: Float64[ndarray, "weights"]
+    cohort: tuple[int, ...] | None = None
+    shared: Shared = field(default_factory=dict, repr=False)
+    clip: float | None = None
+    seed: int = 0
 
 
 class Node:
@@ -46,6 +64,7 @@ class Node:
         session_id: Names the run.
         signer: This site's signing key.
         randomness: Gives as many fresh random bytes as asked for; for the noise and the masks.
+        own: What the site kept from rounds before, and keeps: its control variate, its personal parameters.
         witness: Sees each contribution unmasked, with this site's number: a simulation's way to check the sum. A site
             gives none.
 
@@ -62,11 +81,13 @@ class Node:
         session_id: RandomId,
         signer: SignerPrivateKey,
         randomness: Callable[[int], bytes],
+        own: Own | None = None,
         witness: Callable[[int, UInt64[ndarray, "upload"]], None] | None = None,
     ) -> None:
         self._task, self._number, self._roster, self._session_id = task, number, dict(roster), session_id
         self._signer, self._randomness, self._witness = signer, randomness, witness
-        self._records = _load(task, number)
+        self._records = task.records(number)
+        self._own: Own = {} if own is None else own
         self._last_round = -1
         self._client: PairwiseClient | None = None
         self._releases: list[NoiseAdded] = []
@@ -90,12 +111,16 @@ class Node:
         weights = np.array(instruction.weights)  # the caller's may change
         self._check(instruction, weights)
         session = self._task.session(
-            session_id=self._session_id, roster=self._roster, round_number=instruction.round, weights=weights
+            session_id=self._session_id,
+            roster=self._of_cohort(instruction),
+            round_number=instruction.round,
+            weights=weights,
+            shared=instruction.shared,
         )
         if self._task.privacy is not None:
             self._charge(self._task.privacy, session)
         self._last_round = instruction.round
-        contribution = self._contribution(weights, round_number=instruction.round)
+        contribution = self._contribution(instruction, weights, sites=len(session.roster))
         if self._witness is not None:
             self._witness(self._number, contribution)
         self._client = PairwiseClient(
@@ -115,8 +140,8 @@ class Node:
                 session_id=self._session_id,
                 round_number=number,
                 contributors=contributors,
-                sites=len(self._roster),
-                dimension=self._task.model.size,
+                sites=len(session.roster),
+                dimension=self._task.sum_length,
             )
 
         if privacy.max_epsilon == float("inf"):
@@ -132,31 +157,51 @@ class Node:
         self._client = None
         self._releases.append(upcoming)
 
-    def _contribution(self, weights: Float64[ndarray, "weights"], *, round_number: int) -> UInt64[ndarray, "upload"]:
-        task = self._task
-        if task.privacy is not None:
-            return fixed_point.to_ring(self._private_sum(task.privacy, weights), modulus_bits=MODULUS_BITS)
+    def _contribution(self, instruction: Instruction, weights: Float64[ndarray, "weights"], *, sites: int) -> Ring:
+        task, where = self._task, f"site {self._number}, round {instruction.round}"
+        privacy = task.privacy if instruction.clip is None or task.privacy is None else replace(
+            task.privacy, clip=instruction.clip
+        )  # fmt: skip
         try:
-            upload = task.strategy.upload(task.model, weights, self._records)
-            bound = plain_bound(sites=len(self._roster))
-            integers = fixed_point.to_integers(upload, scale_bits=task.scale_bits, bound=bound)
+            if privacy is not None and privacy.unit is Unit.RECORD:
+                integers = private_sum(task, weights, self._records)
+            else:
+                integers = self._update(instruction, weights, privacy, sites=sites)
         except InputError as error:
-            raise InputError(f"site {self._number}, round {round_number}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
+        if privacy is not None and privacy.noise is NoiseSource.DISTRIBUTED:
+            variance = privacy.share_variance(dimension=len(integers), sites=sites)
+            integers = integers + dp.discrete_gaussian(len(integers), variance=variance, randomness=self._randomness)
         return fixed_point.to_ring(integers, modulus_bits=MODULUS_BITS)
 
-    def _private_sum(self, privacy: Privacy, weights: Float64[ndarray, "weights"]) -> Int64[ndarray, "weights"]:
-        with np.errstate(all="ignore"):
-            rows = self._task.model.gradients(weights, self._records)
-            # A record whose gradient overflows counts as zero: a refusal would give it away.
-            rows = np.where(np.all(np.isfinite(rows), axis=1, keepdims=True), rows, 0.0)
-            grid = dp.clip_to_grid(rows, clip=privacy.clip, scale_bits=privacy.scale_bits)
-        noise = dp.discrete_gaussian(
-            grid.shape[1],
-            variance=privacy.share_variance(dimension=grid.shape[1], sites=len(self._roster)),
-            randomness=self._randomness,
+    def _update(
+        self, instruction: Instruction, weights: Float64[ndarray, "weights"], privacy: Privacy | None, *, sites: int
+    ) -> Int64[ndarray, "numbers"]:
+        work = plan_work(
+            self._task,
+            client=self._number,
+            records=self._records,
+            weights=weights,
+            shared=instruction.shared,
+            own=self._own,
+            seed=instruction.seed,
+            round_number=instruction.round,
         )
-        total: Int64[ndarray, "weights"] = grid.sum(axis=0) + noise
-        return total
+        (upload,) = uploads(self._task, weights, [work], {self._number: self._own})
+        if privacy is None:
+            return np.asarray(on_grid(self._task, upload, sites=sites)[0])
+        grid = dp.clip_updates(upload.rows, clip=privacy.clip, scale_bits=privacy.scale_bits)
+        return np.asarray(grid[0].astype(np.int64))
+
+    def _of_cohort(self, instruction: Instruction) -> dict[int, SignerPublicKey]:
+        if instruction.cohort is None:
+            return self._roster
+        if self._number not in instruction.cohort or not set(instruction.cohort) <= set(self._roster):
+            raise ProtocolError(
+                f"server, step instruct, round {instruction.round}: expected a cohort of known sites with site "
+                f"{self._number} among them"
+            )
+        return {number: self._roster[number] for number in instruction.cohort}
 
     def _check(self, instruction: Instruction, weights: Float64[ndarray, "weights"]) -> None:
         where = f"server, step instruct, round {instruction.round}"
@@ -171,12 +216,3 @@ class Node:
             raise ProtocolError(f"{where}: expected {self._task.model.size} weights, got shape {weights.shape}")
         if not np.all(np.abs(weights) <= MAX_WEIGHT):
             raise ProtocolError(f"{where}: expected finite weights of at most {MAX_WEIGHT:g} in magnitude")
-
-
-def _load(task: Task, number: int) -> Records:
-    try:
-        records = task.data(number)
-        task.model.check(records)
-    except InputError as error:
-        raise InputError(f"site {number}: {error}") from error
-    return records

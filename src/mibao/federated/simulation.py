@@ -1,26 +1,56 @@
-"""A whole training run in one process: the same nodes, server and messages as between machines."""
+"""A whole training run on one machine: the same rounds, nodes and server as between machines."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from jaxtyping import Float64, UInt64
+from jaxtyping import Float64
 from numpy import ndarray
 
-from mibao.crypto.keys import SEED_BYTES, SignerPrivateKey, SignerSuite, generate_signer
 from mibao.crypto.rng import random_bytes
-from mibao.errors import InputError
+from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import Event
-from mibao.federated.node import Node
+from mibao.federated.cohorts import draw_by_chance, draw_cohort
+from mibao.federated.journal import Journal
+from mibao.federated.privacy import NoiseSource, Unit
+from mibao.federated.records import Records
 from mibao.federated.server import Server
-from mibao.federated.task import MODULUS_BITS, NO_DROPOUTS, Task
-from mibao.secagg import Phase, SecureSum, run_round
+from mibao.federated.task import MIN_SITES, NO_DROPOUTS, Task
+from mibao.federated.transport import Messages, Outcome, Refused, Sums, Transport, signers_for
 from mibao.types import RandomId
+from mibao.types import Strategy as StrategyName
 
 _PLAIN_NUMBER_BYTES = 4
+_FEW_SITES = 16
+
+
+class Engine(Enum):
+    """How the sites of a simulation are run."""
+
+    AUTO = "auto"  # messages for a secure sum over few sites, sums for the rest
+    MESSAGES = "messages"  # every site's node, every message of the masking
+    SUMS = "sums"  # a cohort at once; sums as the masks would leave them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RoundReport:
+    """One round, as a live view shows it and the metrics' file keeps it."""
+
+    round: int
+    seconds: float
+    invited: int
+    survivors: int
+    refused: tuple[Refused, ...]
+    abandoned: str
+    upload_bytes: int
+    metrics: Mapping[str, float]
+    epsilon: float | None
+    events: tuple[Event, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,14 +58,20 @@ class Result:
     """What came of a training run.
 
     Attributes:
-        weights: The trained model.
+        weights: The trained model, as one vector.
         rounds: How many rounds ran.
         events: What happened, in order, for the ledger.
-        epsilon: Privacy spent at ``delta``; ``None`` without differential privacy.
+        epsilon: Privacy spent at ``delta`` against whoever sees the models; ``None`` without differential privacy.
+        epsilon_against_witness: The same against one who also sees who takes part in which round.
         delta: The task's; ``None`` without differential privacy.
-        sum_exact: In every round the released sum was, bit for bit, the sum of what its sites put in.
+        sum_exact: In every round the released sum was, bit for bit, the sum of what its sites put in; ``None`` where
+            no masks were run.
         survivors: For each round, the sites whose upload is in the sum.
-        upload_bytes: All bytes that sites sent, with every message of the masking.
+        refused: Sites that rounds went on without, and why.
+        abandoned: Rounds of which no sum came out, and why.
+        reports: One a round.
+        stopped: Why it ended before its last round: the privacy budget; else empty.
+        upload_bytes: All bytes that sites sent, with every message of the masking where it was run.
         plain_bytes: What the same uploads would be as plain 32-bit floats.
         seconds: Wall time of the rounds.
     """
@@ -44,107 +80,283 @@ class Result:
     rounds: int
     events: tuple[Event, ...]
     epsilon: float | None
+    epsilon_against_witness: float | None
     delta: float | None
-    sum_exact: bool
+    sum_exact: bool | None
     survivors: tuple[tuple[int, ...], ...]
+    refused: tuple[Refused, ...]
+    abandoned: Mapping[int, str]
+    reports: tuple[RoundReport, ...]
+    stopped: str
     upload_bytes: int
     plain_bytes: int
     seconds: float
+    task: Task = field(repr=False)
+
+    @property
+    def model(self) -> Any:
+        """The trained model as its own library knows it: a PyTorch module, a scikit-learn estimator, or weights."""
+        return self.task.model.export(self.weights)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The last evaluation."""
+        return self.reports[-1].metrics if self.reports else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a task is simulated.
+
+    Attributes:
+        clients: How many sites there are, 0 .. ``clients`` - 1.
+        rounds: How many rounds to run, from number 0.
+        cohort: How many sites take part in a round; ``None``: all. With client-level privacy and central noise every
+            site is drawn on its own, by a source that nobody can foresee, and this is the mean.
+        dropouts: For a round's number, the sites that vanish in it after agreeing on masks, before uploading.
+        engine: How sites are run.
+        seed: Of cohorts and of the order of records, where they need not be secret.
+        every: How often to evaluate, in rounds; the last round is evaluated in any case.
+        stop_at_budget: End the run with what there is when the privacy budget ends, rather than raise.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    clients: int
+    rounds: int
+    cohort: int | None = None
+    dropouts: Mapping[int, Set[int]] = field(default_factory=dict)
+    engine: str = Engine.AUTO.value
+    seed: int = 0
+    every: int = 1
+    stop_at_budget: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clients < 1 or self.rounds < 1 or self.every < 1:
+            raise InputError(
+                f"simulation: expected 1 client or more and 1 round or more, got {self.clients} and {self.rounds}"
+            )
+        if self.cohort is not None and not 1 <= self.cohort <= self.clients:
+            raise InputError(f"simulation: expected a cohort of 1 to {self.clients} clients, got {self.cohort}")
+        if self.engine not in [each.value for each in Engine]:
+            raise InputError(f"simulation: expected the engine 'auto', 'messages' or 'sums', got '{self.engine}'")
+        if not 0 <= self.seed < 1 << 63:
+            raise InputError(f"simulation: expected a seed of 0 or more, got {self.seed}")
+        for number, dropped in self.dropouts.items():
+            if not 0 <= number < self.rounds or not dropped <= set(range(self.clients)):
+                raise InputError(
+                    f"simulation: expected dropouts of sites 0..{self.clients - 1} in rounds 0..{self.rounds - 1}, "
+                    f"got sites {sorted(dropped)} in round {number}"
+                )
+
+    @property
+    def size(self) -> int:
+        """How many sites a round has, in the mean."""
+        return self.cohort or self.clients
 
 
 def simulate(
     task: Task,
     *,
-    sites: int,
+    clients: int,
     rounds: int,
+    cohort: int | None = None,
     dropouts: Mapping[int, Set[int]] = NO_DROPOUTS,
+    engine: str = Engine.AUTO.value,
+    seed: int = 0,
+    evaluate: Records | None = None,
+    every: int = 1,
+    stop_at_budget: bool = False,
+    watch: Callable[[RoundReport], None] | None = None,
+    folder: Path | None = None,
     randomness: Callable[[int], bytes] = random_bytes,
 ) -> Result:
-    """The result of ``rounds`` rounds over the sites 0 .. ``sites`` - 1.
+    """The result of a training run; the plan's arguments are those of :class:`Plan`.
+
+    A site whose records do not fit, or whose training diverges, is refused by its number and the round goes on; a
+    round of which no sum comes out is given up, charged, and the run goes on.
 
     Args:
         task: What is trained.
-        sites: How many sites take part, at least 3.
-        rounds: How many rounds to run, from number 0.
-        dropouts: For a round's number, the sites that vanish in it after agreeing on masks, before uploading.
-        randomness: Where keys, masks and noise come from.
+        evaluate: Records set aside, on which the model is measured; they are not protected.
+        watch: Sees every round as it ends.
+        folder: Where a checkpoint is kept after each round; a run that finds one there goes on from it.
+        randomness: Where keys, masks, noise and cohorts drawn by chance come from.
 
     Raises:
-        InputError: a number is out of range, or a site's records do not fit; names the site.
-        ProtocolError: fewer sites are left in a round than a sum needs.
+        InputError: a number is out of range.
+        ProtocolError: no sum came out of any round; says why not of the last.
         BudgetExhausted: the next round might exceed the privacy budget.
     """
-    _check_plan(sites=sites, rounds=rounds, dropouts=dropouts)
-    started = time.perf_counter()
-    addends: dict[int, UInt64[ndarray, "upload"]] = {}
-    nodes, server = _found(task, sites=sites, randomness=randomness, addends=addends)
-    events: list[Event] = []
-    sums: list[SecureSum] = []
-    sum_exact = True
-    for number in range(rounds):
-        released, exact = _run_round(nodes, server, addends, dropped=dropouts.get(number, frozenset()))
-        events += server.close_round(released)
-        sums.append(released)
-        sum_exact = sum_exact and exact
-    uploads = sum(len(released.survivors) for released in sums)
-    return Result(
-        weights=server.weights,
+    plan = Plan(
+        clients=clients,
         rounds=rounds,
-        events=tuple(events),
-        epsilon=server.epsilon,
-        delta=None if task.privacy is None else task.privacy.delta,
-        sum_exact=sum_exact,
-        survivors=tuple(released.survivors for released in sums),
-        upload_bytes=sum(released.upload_bytes for released in sums),
-        plain_bytes=uploads * task.strategy.upload_length(task.model) * _PLAIN_NUMBER_BYTES,
-        seconds=time.perf_counter() - started,
+        cohort=cohort,
+        dropouts=dropouts,
+        engine=engine,
+        seed=seed,
+        every=every,
+        stop_at_budget=stop_at_budget,
+    )
+    session_id = RandomId(randomness(RandomId.size))
+    masked = _runs_messages(task, plan)
+    signers = signers_for(plan.clients, randomness=randomness) if masked else {}
+    server = Server(
+        task,
+        roster={number: signer.public for number, signer in signers.items()},
+        session_id=session_id,
+        cohort_size=plan.size,
+        sampling_rate=plan.size / plan.clients if _by_chance(task, plan) else 1.0,
+        seed=plan.seed,
+        randomness=randomness,
+    )
+    transport: Transport = Sums(task, randomness=randomness)
+    if masked:
+        transport = Messages(task, signers=signers, session_id=session_id, randomness=randomness)
+    run = Run(task, plan, transport=transport, server=server, evaluate=evaluate, randomness=randomness)
+    journal = None if folder is None else Journal(folder, binding=_binding(task, plan))
+    return run.play(watch=watch, journal=journal)
+
+
+class Run:
+    """One run of a plan, round after round."""
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        *,
+        transport: Transport,
+        server: Server,
+        evaluate: Records | None,
+        randomness: Callable[[int], bytes],
+    ) -> None:
+        self._task, self._plan, self._transport, self._server = task, plan, transport, server
+        self._evaluate, self._randomness = evaluate, randomness
+        self._outcomes: list[Outcome] = []
+        self._reports: list[RoundReport] = []
+        self._stopped = ""
+        self._seconds = 0.0
+
+    def play(self, *, watch: Callable[[RoundReport], None] | None, journal: Journal | None) -> Result:
+        """All rounds that are left, each written down before the next. Raises as :func:`simulate`."""
+        if journal is not None:
+            self._resume(journal)
+        for number in range(self._server.round, self._plan.rounds):
+            started = time.perf_counter()
+            try:
+                self._round(number, journal)
+            except BudgetExhausted as error:
+                if not self._plan.stop_at_budget:
+                    raise
+                self._stopped = str(error)
+                break
+            report = self._report(number, seconds=time.perf_counter() - started)
+            self._seconds += report.seconds
+            self._reports.append(report)
+            if journal is not None:
+                arrays, values = self._server.save()
+                journal.closed(arrays, values, owns=self._transport.owns())
+            if watch is not None:
+                watch(report)
+        return self._result()
+
+    def _resume(self, journal: Journal) -> None:
+        """Go on from the last checkpoint; a private round that was begun after it counts as spent."""
+        saved = journal.load()
+        if saved is not None:
+            self._server.restore(saved.arrays, saved.values)
+            self._transport.restore(saved.owns)
+        if self._task.privacy is not None:
+            for number in journal.lost_rounds(since=self._server.round):
+                self._server.charge_lost(number)
+
+    def _round(self, number: int, journal: Journal | None) -> None:
+        plan = self._plan
+        if _by_chance(self._task, plan):
+            cohort = draw_by_chance(plan.clients, size=plan.size, randomness=self._randomness)
+        else:
+            cohort = draw_cohort(plan.clients, size=plan.size, seed=plan.seed, round_number=number)
+        instruction = self._server.open_round(cohort)
+        if journal is not None:
+            journal.opened(number)
+        dropped = plan.dropouts.get(number, frozenset())
+        self._outcomes.append(self._transport.carry(self._server, instruction, dropped=dropped))
+
+    def _report(self, number: int, *, seconds: float) -> RoundReport:
+        outcome, plan = self._outcomes[-1], self._plan
+        due = (number + 1) % plan.every == 0 or number + 1 == plan.rounds
+        metrics: Mapping[str, float] = {}
+        if self._evaluate is not None and due:
+            metrics = self._task.model.evaluate(self._server.weights, self._evaluate)
+        return RoundReport(
+            round=number,
+            seconds=seconds,
+            invited=len(outcome.survivors) + len(outcome.refused),
+            survivors=len(outcome.survivors),
+            refused=outcome.refused,
+            abandoned=outcome.abandoned,
+            upload_bytes=outcome.upload_bytes,
+            metrics=metrics,
+            epsilon=self._server.epsilon if due and self._evaluate is not None else None,
+            events=outcome.events,
+        )
+
+    def _result(self) -> Result:
+        outcomes, task = self._outcomes, self._task
+        if outcomes and all(outcome.abandoned for outcome in outcomes):
+            raise ProtocolError(outcomes[-1].abandoned)
+        exact = [outcome.exact for outcome in outcomes if outcome.exact is not None]
+        uploads = sum(len(outcome.survivors) for outcome in outcomes)
+        return Result(
+            weights=self._server.weights,
+            rounds=len(outcomes),
+            events=(*(event for outcome in outcomes for event in outcome.events), *self._server.spent()),
+            epsilon=self._server.epsilon,
+            epsilon_against_witness=self._server.epsilon_against_witness,
+            delta=None if task.privacy is None else task.privacy.delta,
+            sum_exact=all(exact) if exact else None,
+            survivors=tuple(outcome.survivors for outcome in outcomes),
+            refused=tuple(each for outcome in outcomes for each in outcome.refused),
+            abandoned={number: each.abandoned for number, each in enumerate(outcomes) if each.abandoned},
+            reports=tuple(self._reports),
+            stopped=self._stopped,
+            upload_bytes=sum(outcome.upload_bytes for outcome in outcomes),
+            plain_bytes=uploads * task.sum_length * _PLAIN_NUMBER_BYTES,
+            seconds=self._seconds,
+            task=task,
+        )
+
+
+def _binding(task: Task, plan: Plan) -> dict[str, str | int]:
+    """What a run must have in common with the one that it goes on from; it may go on for more rounds."""
+    return {
+        "task": task.fingerprint().hex(),
+        "clients": plan.clients,
+        "cohort": plan.size,
+        "seed": plan.seed,
+    }
+
+
+def _by_chance(task: Task, plan: Plan) -> bool:
+    """Whether every site must be drawn on its own: the accountant counts that chance in their favour."""
+    privacy = task.privacy
+    return (
+        privacy is not None
+        and privacy.unit is Unit.CLIENT
+        and privacy.noise is NoiseSource.CENTRAL
+        and plan.size < plan.clients
     )
 
 
-def _found(
-    task: Task, *, sites: int, randomness: Callable[[int], bytes], addends: dict[int, UInt64[ndarray, "upload"]]
-) -> tuple[list[Node], Server]:
-    """Nodes and server. Only a simulator, which is every site at once, may watch the ``addends`` to check the sum."""
-    session_id = RandomId(randomness(RandomId.size))
-    suite = SignerSuite.ED25519
-    signers: list[SignerPrivateKey] = [generate_signer(suite, randomness(SEED_BYTES[suite])) for _ in range(sites)]
-    roster = {number: signer.public for number, signer in enumerate(signers)}
-    nodes = [
-        Node(
-            task,
-            number=number,
-            roster=roster,
-            session_id=session_id,
-            signer=signer,
-            randomness=randomness,
-            witness=addends.__setitem__,
-        )
-        for number, signer in enumerate(signers)
-    ]
-    return nodes, Server(task, roster=roster, session_id=session_id)
-
-
-def _run_round(
-    nodes: list[Node], server: Server, addends: Mapping[int, UInt64[ndarray, "upload"]], *, dropped: Set[int]
-) -> tuple[SecureSum, bool]:
-    instruction = server.open_round()
-    clients = {number: node.join(instruction) for number, node in enumerate(nodes)}
-    released = run_round(server.masking_server(), clients, dropped=dict.fromkeys(dropped, Phase.MASK))
-    plain = _ring_sum([addends[number] for number in released.survivors])
-    return released, bool(np.array_equal(plain, released.total))
-
-
-def _ring_sum(addends: list[UInt64[ndarray, "upload"]]) -> UInt64[ndarray, "upload"]:
-    total = np.sum(np.stack(addends), axis=0, dtype=np.uint64) & np.uint64((1 << MODULUS_BITS) - 1)
-    return np.asarray(total, dtype=np.uint64)
-
-
-def _check_plan(*, sites: int, rounds: int, dropouts: Mapping[int, Set[int]]) -> None:
-    if sites < 3 or rounds < 1:
-        raise InputError(f"simulation: expected 3 sites or more and 1 round or more, got {sites} and {rounds}")
-    for number, dropped in dropouts.items():
-        if not 0 <= number < rounds or not dropped <= set(range(sites)):
-            raise InputError(
-                f"simulation: expected dropouts of sites 0..{sites - 1} in rounds 0..{rounds - 1}, "
-                f"got sites {sorted(dropped)} in round {number}"
-            )
+def _runs_messages(task: Task, plan: Plan) -> bool:
+    asked = Engine(plan.engine)
+    private = task.privacy
+    possible = task.secure and (private is None or private.noise is NoiseSource.DISTRIBUTED)
+    possible = possible and task.strategy.name is not StrategyName.FEDBUFF
+    if asked is Engine.MESSAGES and not possible:
+        raise InputError("simulation: the engine 'messages' runs secure sums, with the sites' own noise or none")
+    if task.secure and plan.size < MIN_SITES:
+        raise InputError(f"simulation: expected {MIN_SITES} sites or more for a secure sum, got {plan.size}")
+    return asked is Engine.MESSAGES or (asked is Engine.AUTO and possible and plan.size <= _FEW_SITES)

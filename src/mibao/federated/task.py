@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, fields
-from fractions import Fraction
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from numpy import ndarray
 
-from mibao import dp
 from mibao.codec import canonical
 from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import SignerPublicKey
-from mibao.crypto.rng import random_bytes
 from mibao.errors import InputError
-from mibao.events import NoiseAdded
+from mibao.federated.adoption import adopt
 from mibao.federated.models import Model
-from mibao.federated.records import Records
-from mibao.federated.strategies import FedSGD, Strategy
+from mibao.federated.privacy import NoiseSource, Privacy, Unit
+from mibao.federated.records import Records, as_records
+from mibao.federated.strategies import FedAvg, FedSGD, Scaffold, Strategy
+from mibao.federated.uploads import Shared, personal_places
 from mibao.secagg import Session, default_threshold
 from mibao.types import RandomId
 
@@ -33,64 +32,14 @@ MODULUS_BITS = 64
 PLAIN_SCALE_BITS = 24
 MIN_SITES = 3
 NO_DROPOUTS: Mapping[int, Set[int]] = MappingProxyType({})
+NOTHING_SHARED: Shared = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Privacy:
-    """Record-level differential privacy, with noise that every site adds its share of.
+class Aggregation(Enum):
+    """What the server sees of the uploads."""
 
-    Attributes:
-        clip: The L2 norm that a record's gradient is clipped to.
-        noise_multiplier: Standard deviation of the noise in the sum over the sensitivity, when all sites take part.
-        delta: The delta at which epsilon is stated.
-        max_epsilon: The budget: a round that might exceed it does not begin.
-        scale_bits: Gradients are rounded to ``2**-scale_bits``.
-
-    Raises:
-        InputError: a number is out of range.
-    """
-
-    clip: float
-    noise_multiplier: float
-    delta: float
-    max_epsilon: float = math.inf
-    scale_bits: int = 20
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.noise_multiplier < math.inf:
-            raise InputError(f"privacy: expected a positive noise multiplier, got {self.noise_multiplier:g}")
-        if not 0.0 < self.delta < 1.0:
-            raise InputError(f"privacy: expected a delta between 0 and 1, got {self.delta:g}")
-        if not self.max_epsilon > 0.0:
-            raise InputError(f"privacy: expected a positive budget, got {self.max_epsilon:g}")
-        self.squared_sensitivity(dimension=1)
-
-    def squared_sensitivity(self, *, dimension: int) -> int:
-        """What one record can change in the sum, squared, in squared grid units. Raises ``InputError`` for a clip
-        out of range.
-        """
-        return dp.squared_sensitivity(clip=self.clip, scale_bits=self.scale_bits, dimension=dimension)
-
-    def share_variance(self, *, dimension: int, sites: int) -> Fraction:
-        """The variance of the noise that each of ``sites`` adds, in squared grid units. Raises ``InputError``."""
-        return dp.share_variance(
-            squared_sensitivity=self.squared_sensitivity(dimension=dimension),
-            noise_multiplier=self.noise_multiplier,
-            contributors=sites,
-        )
-
-    def noise_added(
-        self, *, session_id: RandomId, round_number: int, contributors: int, sites: int, dimension: int
-    ) -> NoiseAdded:
-        """The record of a round in whose sum ``contributors`` of ``sites`` have their noise."""
-        return dp.noise_added(
-            session=session_id,
-            round_number=round_number,
-            contributors=contributors,
-            variance_each=self.share_variance(dimension=dimension, sites=sites),
-            squared_sensitivity=self.squared_sensitivity(dimension=dimension),
-            dimension=dimension,
-        )
+    SECAGG = "secagg"  # their sum alone
+    PLAIN = "plain"  # every one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,41 +47,102 @@ class Task:
     """A model, where each site's records are, a strategy, and what protects the records.
 
     Attributes:
-        model: What is trained.
-        data: Gives a site's records by its number, 0 and up; called only where that site's node runs.
+        model: What is trained: a :class:`~mibao.federated.models.Model`, a PyTorch module or what makes one, or a
+            linear model of scikit-learn.
+        data: Gives a site's records by its number, 0 and up, as :class:`Records` or as a pair of features and
+            targets; called only where that site's node runs.
         strategy: How rounds work.
+        loss: Of a PyTorch module, ``loss(outputs, targets)``: the mean over a batch.
         privacy: Differential privacy, or none.
-        aggregation: "secagg": uploads are summed under masks; there is no other way yet.
+        aggregation: ``"secagg"``: uploads are summed under masks; ``"plain"``: the server sees each of them.
 
     Raises:
-        InputError: another aggregation, or differential privacy is asked of a strategy whose upload is not a sum
-            over records.
+        InputError: parts that do not go together: another aggregation, privacy of records with a strategy whose
+            upload is not a sum over records, a robust rule with a secure sum.
     """
 
-    model: Model
-    data: Callable[[int], Records]
+    model: Any
+    data: Callable[[int], Any]
     strategy: Strategy
+    loss: Any = None
     privacy: Privacy | None = None
-    aggregation: str = "secagg"
+    aggregation: str = Aggregation.SECAGG.value
+    _personal: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.aggregation != "secagg":
-            raise InputError(f"task: expected the aggregation 'secagg', got '{self.aggregation}'")
-        if self.privacy is not None and not isinstance(self.strategy, FedSGD):
-            raise InputError(
-                "task: record-level privacy needs FedSGD, whose upload is a sum over records, "
-                f"got {type(self.strategy).__name__}"
-            )
+        if self.aggregation not in [each.value for each in Aggregation]:
+            raise InputError(f"task: expected the aggregation 'secagg' or 'plain', got '{self.aggregation}'")
+        self._check_parts()
+        if not isinstance(self.model, Model):
+            object.__setattr__(self, "model", adopt(self.model, loss=self.loss, records=lambda: self.records(0)))
+        elif self.loss is not None:
+            raise InputError(f"task: {type(self.model).__name__} has a loss of its own, got another")
+        self.personal_places()
+
+    def _check_parts(self) -> None:
+        kind, rule = type(self.strategy).__name__, self.strategy.rule
+        if rule is not None and not rule.secure_sum:
+            name = type(rule).__name__
+            if self.secure:
+                raise InputError(f"task: {name} looks at uploads one by one, which a secure sum hides: use 'plain'")
+            if self.privacy is not None:
+                raise InputError(f"task: {name} has no account of privacy; privacy needs the mean")
+        if self.privacy is None:
+            return
+        sums = isinstance(self.strategy, FedSGD)
+        if self.privacy.unit is Unit.RECORD and not sums:
+            raise InputError(f"task: record-level privacy needs FedSGD, whose upload is a sum over records, got {kind}")
+        if self.privacy.unit is Unit.CLIENT and (sums or isinstance(self.strategy, Scaffold)):
+            raise InputError(f"task: client-level privacy needs FedAvg or one of its kin, got {kind}")
+        if self.privacy.noise is NoiseSource.DISTRIBUTED and not self.secure:
+            raise InputError("task: distributed noise needs the aggregation 'secagg': one share alone protects nobody")
+
+    @property
+    def secure(self) -> bool:
+        """Whether uploads are summed under masks."""
+        return self.aggregation == Aggregation.SECAGG.value
 
     @property
     def scale_bits(self) -> int:
         """Uploads are in units of ``2**-scale_bits``."""
         return PLAIN_SCALE_BITS if self.privacy is None else self.privacy.scale_bits
 
+    @property
+    def sum_length(self) -> int:
+        """How many numbers a site adds to the sum: its upload and, where it takes a weighted mean, its count."""
+        counted = self.privacy is None and not isinstance(self.strategy, FedSGD)
+        return self.strategy.upload_length(self.model) + counted
+
+    def records(self, number: int) -> Records:
+        """A site's records, checked.
+
+        Raises:
+            InputError: there are none, or they do not fit the model; names the site.
+        """
+        try:
+            records = as_records(self.data(number))
+            self.model.check(records)
+        except InputError as error:
+            raise InputError(f"site {number}: {error}") from error
+        return records
+
+    def personal_places(self) -> Bool[ndarray, "weights"]:
+        """Which weights stay with each client. Raises ``InputError`` for patterns that fit nothing or everything."""
+        if not self._personal:
+            patterns = self.strategy.personal if isinstance(self.strategy, FedAvg) else ()
+            self._personal.append(personal_places(self.model.tensors(self.model.initial()), patterns))
+        places: Bool[ndarray, "weights"] = self._personal[0]
+        return places
+
+    @staticmethod
+    def plain_bound(*, sites: int) -> float:
+        """As :func:`plain_bound`."""
+        return plain_bound(sites=sites)
+
     def fingerprint(self) -> bytes:
         """32 bytes that all sites must agree on: everything here except where the records are."""
         described: dict[str, canonical.Value] = {
-            "model": _describe(self.model),
+            "model": self.model.describe(),
             "strategy": _describe(self.strategy),
             "privacy": {} if self.privacy is None else _describe(self.privacy),
             "aggregation": self.aggregation,
@@ -146,41 +156,36 @@ class Task:
         roster: Mapping[int, SignerPublicKey],
         round_number: int,
         weights: Float64[ndarray, "weights"],
+        shared: Shared = NOTHING_SHARED,
     ) -> Session:
         """The secure sum of one round; sites and server each derive it, nobody receives it.
 
         More than two thirds of the sites must take part, and never fewer than three. The weights that the round
-        begins with are bound into it: sites that were sent different ones never sum.
+        begins with, and what else the server shares, are bound into it: sites that were sent different ones never sum.
 
         Source: Pasquini, Francati and Ateniese, "Eluding Secure Aggregation in Federated Learning via Model
         Inconsistency", CCS 2022.
         """
         least = max(MIN_SITES, default_threshold(len(roster)))
+        bound = [weights.astype("<f8").tobytes()]
+        for name, array in sorted(shared.items()):
+            bound += [name.encode(), array.astype("<f8").tobytes()]
         return Session(
             session_id=session_id,
             round=round_number,
             roster=roster,
             threshold=least,
             min_clients=least,
-            length=self.strategy.upload_length(self.model),
+            length=self.sum_length,
             modulus_bits=MODULUS_BITS,
-            task_hash=hashlib.sha256(
-                domain_tag("federated-round", self.fingerprint(), weights.astype("<f8").tobytes())
-            ).digest(),
+            task_hash=hashlib.sha256(domain_tag("federated-round", self.fingerprint(), *bound)).digest(),
         )
 
-    def simulate(
-        self,
-        *,
-        sites: int,
-        rounds: int,
-        dropouts: Mapping[int, Set[int]] = NO_DROPOUTS,
-        randomness: Callable[[int], bytes] = random_bytes,
-    ) -> Result:
-        """The whole training in this process. Arguments and errors as :func:`mibao.federated.simulation.simulate`."""
+    def simulate(self, **plan: Any) -> Result:
+        """The whole training on this machine. Arguments and errors as :func:`mibao.federated.simulation.simulate`."""
         from mibao.federated.simulation import simulate  # noqa: PLC0415 - the simulator knows the task
 
-        return simulate(self, sites=sites, rounds=rounds, dropouts=dropouts, randomness=randomness)
+        return simulate(self, **plan)
 
 
 def plain_bound(*, sites: int) -> float:
@@ -190,6 +195,18 @@ def plain_bound(*, sites: int) -> float:
 
 def _describe(part: object) -> dict[str, canonical.Value]:
     described: dict[str, canonical.Value] = {"type": type(part).__name__}
-    for field in fields(part):  # type: ignore[arg-type]  # models and strategies are dataclasses of numbers
-        described[field.name] = float(getattr(part, field.name)).hex()  # 1 and 1.0 are the same task
+    for each in fields(part):  # type: ignore[arg-type]  # strategies and promises are dataclasses of settings
+        described[each.name] = _described(getattr(part, each.name))
     return described
+
+
+def _described(value: object) -> canonical.Value:
+    if value is None or isinstance(value, str):
+        return "" if value is None else str(value)
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple):
+        return [_described(each) for each in value]
+    if is_dataclass(value):
+        return _describe(value)
+    return float(value).hex()  # type: ignore[arg-type]  # 1 and 1.0 are the same task
