@@ -180,11 +180,13 @@ class Server:
         self._round += 1
         return tuple(charged)
 
-    def charge_lost(self, number: int) -> None:
-        """Account for a round that was begun and of which, after a crash, nothing is left; its number is spent."""
-        if self._privacy is not None:
-            self._charge(self._privacy, contributors=self.least)
-        self._round = max(self._round, number + 1)
+    def charge_lost(self, number: int) -> tuple[Event, ...]:
+        """Account for a round that was begun and of which, after a crash, nothing is left; its number is spent.
+
+        Returns what was charged, for the ledger.
+        """
+        self._round = max(self._round, number)
+        return self.abandon_round()
 
     def spent(self) -> tuple[Event, ...]:
         """The account as it stands, where it was not already stated after every round."""

@@ -236,8 +236,10 @@ class Run:
         self._evaluate, self._randomness = evaluate, randomness
         self._outcomes: list[Outcome] = []
         self._reports: list[RoundReport] = []
+        self._lost: list[Event] = []
         self._stopped = ""
         self._seconds = 0.0
+        self._invited = 0
 
     def play(self, *, watch: Callable[[RoundReport], None] | None, journal: Journal | None) -> Result:
         """All rounds that are left, each written down before the next. Raises as :func:`simulate`."""
@@ -255,11 +257,11 @@ class Run:
             report = self._report(number, seconds=time.perf_counter() - started)
             self._seconds += report.seconds
             self._reports.append(report)
+            if watch is not None:
+                watch(report)  # before the checkpoint: what it writes down is never behind
             if journal is not None:
                 arrays, values = self._server.save()
                 journal.closed(arrays, values, owns=self._transport.owns())
-            if watch is not None:
-                watch(report)
         return self._result()
 
     def _resume(self, journal: Journal) -> None:
@@ -270,7 +272,7 @@ class Run:
             self._transport.restore(saved.owns)
         if self._task.privacy is not None:
             for number in journal.lost_rounds(since=self._server.round):
-                self._server.charge_lost(number)
+                self._lost += self._server.charge_lost(number)
 
     def _round(self, number: int, journal: Journal | None) -> None:
         plan = self._plan
@@ -278,6 +280,7 @@ class Run:
             cohort = draw_by_chance(plan.clients, size=plan.size, randomness=self._randomness)
         else:
             cohort = draw_cohort(plan.clients, size=plan.size, seed=plan.seed, round_number=number)
+        self._invited = len(cohort)
         instruction = self._server.open_round(cohort)
         if journal is not None:
             journal.opened(number)
@@ -293,14 +296,14 @@ class Run:
         return RoundReport(
             round=number,
             seconds=seconds,
-            invited=len(outcome.survivors) + len(outcome.refused),
+            invited=self._invited,
             survivors=len(outcome.survivors),
             refused=outcome.refused,
             abandoned=outcome.abandoned,
             upload_bytes=outcome.upload_bytes,
             metrics=metrics,
             epsilon=self._server.epsilon if due and self._evaluate is not None else None,
-            events=outcome.events,
+            events=(*self._lost, *outcome.events) if len(self._outcomes) == 1 else outcome.events,
         )
 
     def _result(self) -> Result:
@@ -312,7 +315,7 @@ class Run:
         return Result(
             weights=self._server.weights,
             rounds=len(outcomes),
-            events=(*(event for outcome in outcomes for event in outcome.events), *self._server.spent()),
+            events=(*self._lost, *(event for outcome in outcomes for event in outcome.events), *self._server.spent()),
             epsilon=self._server.epsilon,
             epsilon_against_witness=self._server.epsilon_against_witness,
             delta=None if task.privacy is None else task.privacy.delta,
