@@ -1,5 +1,6 @@
 """Training together: one task definition, with clipping, noise and masking inside the nodes."""
 
+from mibao.federated import partition
 from mibao.federated.models import LinearRegression, LogisticRegression, Model
 from mibao.federated.node import Instruction, Node
 from mibao.federated.privacy import AdaptiveClipping, NoiseSource, Privacy, Unit
@@ -48,6 +49,7 @@ __all__ = [
     "Task",
     "TrimmedMean",
     "Unit",
+    "partition",
     "pool",
     "simulate",
 ]

@@ -278,9 +278,11 @@ def _train(
             for _ in range(any(work.correction is not None for work in group))
         ]
         stepper = Stepper(local, [held], start=[begun], correction=corrections)
-        for step in steps(group):
-            stepper.step([_slopes(held, step, errors)], step.active)
-        yield Trained(places=places, moved=held - begun)
+        with np.errstate(all="ignore"):  # what diverges is not finite in the end, and seen there
+            for step in steps(group):
+                stepper.step([_slopes(held, step, errors)], step.active)
+            moved = held - begun
+        yield Trained(places=places, moved=moved)
 
 
 def _slopes(
