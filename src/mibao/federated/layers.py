@@ -30,7 +30,7 @@ class Sink:
     def add(self, place: int, gradient: torch.Tensor) -> None:
         """Add a gradient as it is."""
         target = self._buffers[place][: self._active]
-        target.add_(gradient.view_as(target), alpha=self._alpha)
+        target.add_(gradient.reshape(target.shape), alpha=self._alpha)
 
     def add_at(self, place: int, rows: torch.Tensor, gradient: torch.Tensor, width: int) -> None:
         """Add rows of a gradient at places counted through all clients."""
@@ -129,7 +129,7 @@ class _Embedding:
 
 
 class _Conv2d:
-    """All group.clients' filters as the groups of one convolution."""
+    """One convolution a client, channels last: there the kernels are several times as fast as on groups."""
 
     def __init__(self, trained: Mapping[str, int], layer: nn.Conv2d) -> None:
         self._weight, self._bias = trained["weight"], trained.get("bias")
@@ -138,35 +138,47 @@ class _Conv2d:
         self._blocks = layer.groups
 
     def forward(self, values: torch.Tensor, group: Group) -> tuple[torch.Tensor, Any]:
-        weight = group.held[self._weight]
-        side = _side_by_side(values, group.clients)
-        bias = None if self._bias is None else group.held[self._bias].flatten()
-        outputs = functional.conv2d(
-            side, weight.flatten(0, 1), bias, self._stride, self._padding, self._dilation, group.clients * self._blocks
-        )
-        return _stacked(outputs, group.clients), side
+        rows = values.contiguous(memory_format=torch.channels_last).chunk(group.clients)
+        filters = [each.contiguous(memory_format=torch.channels_last) for each in group.held[self._weight]]
+        outputs = [
+            functional.conv2d(
+                each,
+                filters[client],
+                None if self._bias is None else group.held[self._bias][client],
+                self._stride,
+                self._padding,
+                self._dilation,
+                self._blocks,
+            )
+            for client, each in enumerate(rows)
+        ]
+        return _together(outputs), (rows, filters)
 
     def backward(
         self, slope: torch.Tensor, values: torch.Tensor, saved: Any, group: Group, wanted: bool
     ) -> torch.Tensor | None:
-        weight = group.held[self._weight]
-        below, filters, bias = torch.ops.aten.convolution_backward(
-            _side_by_side(slope, group.clients),
-            saved,
-            weight.flatten(0, 1),
-            None if self._bias is None else [group.clients * weight.shape[1]],
-            self._stride,
-            self._padding,
-            self._dilation,
-            False,
-            [0, 0],
-            group.clients * self._blocks,
-            [wanted, True, self._bias is not None],
-        )
-        group.sink.add(self._weight, filters)
+        rows, filters = saved
+        arrived = slope.contiguous(memory_format=torch.channels_last).chunk(group.clients)
+        parts = [
+            torch.ops.aten.convolution_backward(
+                arrived[client],
+                rows[client],
+                filters[client],
+                None if self._bias is None else [len(filters[client])],
+                self._stride,
+                self._padding,
+                self._dilation,
+                False,
+                [0, 0],
+                self._blocks,
+                [wanted, True, self._bias is not None],
+            )
+            for client in range(group.clients)
+        ]
+        group.sink.add(self._weight, torch.stack([filters for _, filters, _ in parts]))
         if self._bias is not None:
-            group.sink.add(self._bias, bias)
-        return _stacked(below, group.clients) if wanted else None
+            group.sink.add(self._bias, torch.stack([bias for _, _, bias in parts]))
+        return _together([below for below, _, _ in parts]) if wanted else None
 
 
 class _LayerNorm:
@@ -246,18 +258,8 @@ def _affine_backward(
     return inner
 
 
-def _side_by_side(values: torch.Tensor, clients: int) -> torch.Tensor:
-    """Rows of all clients as channels of one batch."""
-    records, channels = len(values) // clients, values.shape[1]
-    shaped = values.view(clients, records, *values.shape[1:]).transpose(0, 1)
-    return shaped.reshape(records, clients * channels, *values.shape[2:])
-
-
-def _stacked(values: torch.Tensor, clients: int) -> torch.Tensor:
-    """The way back."""
-    records, channels = len(values), values.shape[1] // clients
-    shaped = values.view(records, clients, channels, *values.shape[2:]).transpose(0, 1)
-    return shaped.reshape(clients * records, channels, *values.shape[2:])
+def _together(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
 
 
 _MAKERS: Mapping[type[nn.Module], Callable[[Mapping[str, int], Any], Layer]] = {

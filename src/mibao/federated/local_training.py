@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -101,11 +102,21 @@ def plan_visits(
 ) -> Int64[ndarray, "steps batch"]:
     """The order in which a client of ``count`` records visits them: every one once an epoch, the last step ragged."""
     size = count if batch is None else min(batch, count)
-    steps = -(-count // size)
-    visits = np.full((epochs, steps * size), -1, dtype=np.int64)
+    if shuffled is None:
+        return _in_order(count, epochs, size)
+    visits = np.full((epochs, -(-count // size) * size), -1, dtype=np.int64)
     for epoch in visits:
-        epoch[:count] = np.arange(count) if shuffled is None else shuffled.permutation(count)
-    return visits.reshape(epochs * steps, size)
+        epoch[:count] = shuffled.permutation(count)
+    return visits.reshape(-1, size)
+
+
+@functools.lru_cache(maxsize=256)
+def _in_order(count: int, epochs: int, size: int) -> Int64[ndarray, "steps batch"]:
+    epoch = np.full(-(-count // size) * size, -1, dtype=np.int64)
+    epoch[:count] = np.arange(count)
+    visits = np.tile(epoch, epochs).reshape(-1, size)
+    visits.setflags(write=False)
+    return visits
 
 
 def in_groups(works: Sequence[LocalWork], *, size: int) -> Iterator[tuple[int, ...]]:
@@ -129,20 +140,27 @@ def steps(group: Sequence[LocalWork]) -> Iterator[Step]:
 
 def _block(group: Sequence[LocalWork], lengths: Sequence[int], start: int, stop: int, batch: int) -> Iterator[Step]:
     alive = sum(length > start for length in lengths)
-    first = group[0].records
-    features = np.zeros((alive, stop - start, batch, *first.features.shape[1:]), first.features.dtype)
-    targets = np.zeros((alive, stop - start, batch, *first.targets.shape[1:]), first.targets.dtype)
-    real = np.zeros((alive, stop - start, batch), dtype=bool)
+    first, count = group[0].records, stop - start
+    features = np.zeros((alive, count, batch, *first.features.shape[1:]), first.features.dtype)
+    targets = np.zeros((alive, count, batch, *first.targets.shape[1:]), first.targets.dtype)
+    ragged = False
+    real = np.zeros((alive, count, batch), dtype=bool)
     for at, work in enumerate(group[:alive]):
         visits = work.visits[start:stop]
         many, wide = visits.shape
+        # Where there is no record the last one is taken; it has no share.
         features[at, :many, :wide] = work.records.features[visits]
         targets[at, :many, :wide] = work.records.targets[visits]
-        real[at, :many, :wide] = visits >= 0
-    for number in range(stop - start):
-        active = sum(length > start + number for length in lengths)
-        mask = real[:active, number]
-        shares = None if mask.all() else mask / mask.sum(axis=1, keepdims=True)
+        if wide == batch and len(work.records) % wide == 0:
+            real[at, :many] = True
+        else:
+            real[at, :many, :wide] = visits >= 0
+            ragged = True
+    for number in range(count):
+        active = alive if lengths[alive - 1] > start + number else sum(each > start + number for each in lengths)
+        shares = None
+        if ragged and not (mask := real[:active, number]).all():
+            shares = mask / mask.sum(axis=1, keepdims=True)
         yield Step(active=active, features=features[:active, number], targets=targets[:active, number], shares=shares)
 
 

@@ -28,7 +28,7 @@ from mibao.federated.records import Records
 from mibao.federated.torch_engines import Functional, Loop, LossFunction
 from mibao.federated.written_out import NotWrittenOut, WrittenOut
 
-_GROUP_BYTES = 4 << 20
+_GROUP_BYTES = 5 << 20
 _MOST_TOGETHER = 64
 _EVALUATED_TOGETHER = 1024
 
@@ -187,7 +187,8 @@ class TorchModel:
 
     def _together(self) -> int:
         """As many clients as fit the cache."""
-        return max(1, min(_MOST_TOGETHER, int(_GROUP_BYTES // (4 * self._size))))
+        activations = self._engine.activation_bytes if isinstance(self._engine, WrittenOut) else 0
+        return max(1, min(_MOST_TOGETHER, int(_GROUP_BYTES // (4 * self._size + activations))))
 
     def _choose(self, wanted: TorchEngine) -> WrittenOut | Functional | Loop:
         if wanted in (TorchEngine.AUTO, TorchEngine.WRITTEN_OUT):

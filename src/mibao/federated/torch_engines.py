@@ -162,8 +162,11 @@ def corrections(group: Sequence[LocalWork], shapes: Sequence[Any], device: str) 
 
 def moved_rows(begun: Sequence[torch.Tensor], held: Sequence[torch.Tensor]) -> Float32[ndarray, "clients weights"]:
     """How far each client's weights moved, as flat rows."""
-    rows = [(after - before).reshape(len(after), -1) for before, after in zip(begun, held, strict=True)]
-    return np.asarray(torch.cat(rows, dim=1).cpu().numpy())
+    rows = held[0].new_empty(len(held[0]), sum(each[0].numel() for each in held))
+    places = rows.split([each[0].numel() for each in held], dim=1)
+    for before, after, place in zip(begun, held, places, strict=True):
+        torch.sub(after.flatten(1), before.flatten(1), out=place)
+    return np.asarray(rows.cpu().numpy())
 
 
 def whole(gradient: torch.Tensor, clients: int) -> torch.Tensor:

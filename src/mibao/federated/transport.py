@@ -293,7 +293,11 @@ class Sums:
         else:
             gathered.survivors += upload.clients
             # Not a product of BLAS: its threads cost more than they save on a few rows.
-            weighed = (upload.rows * upload.counts.astype(upload.rows.dtype)[:, None]).sum(axis=0).astype(np.float64)
+            if len(set(upload.counts.tolist())) == 1:
+                weighed = upload.rows.sum(axis=0).astype(np.float64) * upload.counts[0]
+            else:
+                scaled = upload.rows * upload.counts.astype(upload.rows.dtype)[:, None]
+                weighed = scaled.sum(axis=0).astype(np.float64)
             gathered.total = weighed if gathered.total is None else gathered.total + weighed
             gathered.count += float(upload.counts.sum())
 

@@ -57,7 +57,7 @@ def plan_work(
 ) -> LocalWork:  # fmt: skip
     """One client's work in a round; equal seeds give equal orders of its records."""
     strategy = task.strategy
-    if not isinstance(strategy, FedAvg) or (local := strategy.local) is None:
+    if not isinstance(strategy, FedAvg):
         return LocalWork(client=client, records=records, visits=np.empty((0, 1), dtype=np.int64))
     draws = np.random.default_rng([seed, round_number, client]) if strategy.shuffle else None
     start = None if age == 0 else np.asarray(shared["older"][age - 1], dtype=np.float64)
@@ -70,7 +70,7 @@ def plan_work(
     return LocalWork(
         client=client,
         records=records,
-        visits=plan_visits(len(records), epochs=strategy.epochs_of(client), batch=local.batch, shuffled=draws),
+        visits=plan_visits(len(records), epochs=strategy.epochs_of(client), batch=strategy.batch, shuffled=draws),
         start=start,
         correction=correction,
         discount=1.0 / (1.0 + age) ** 0.5 if isinstance(strategy, FedBuff) else 1.0,

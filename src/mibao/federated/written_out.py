@@ -55,10 +55,12 @@ class WrittenOut:
         if slope is None:
             raise NotWrittenOut(f"the loss {getattr(loss, '__name__', type(loss).__name__)}")
         self._slope: Slope = slope
+        self.activation_bytes = 0  # of one client in one step; known after the first
         self._device = device
         traced_module = copy.deepcopy(module).train()
         own_dropout(traced_module)
         self._graph = _trace(traced_module)
+        _pool_first(self._graph, traced_module)
         self._shapes = [each.shape for each in named.values()]
         places = {name: place for place, name in enumerate(named)}
         self._layers: dict[fx.Node, Layer] = {}
@@ -90,6 +92,7 @@ class WrittenOut:
             raise NotWrittenOut(f"{list(named)[missing[0]]}, which no layer in the graph holds")
         self._modules = modules
         self._called_once = all(count == 1 for count in calls.values())
+        self._given_once = {node for node in self._layers if len(node.users) == 1}
         self._needed = self._with_gradient()
 
     def train(
@@ -127,6 +130,9 @@ class WrittenOut:
         shares = None if step.shares is None else torch.from_numpy(step.shares.astype(np.float32)).to(self._device)
         chance = _Chance(draws, None if step.shares is None else (step.shares > 0).sum(axis=1).tolist())
         values, saved = self._forward(features, group, chance)
+        if not self.activation_bytes:
+            held_bytes = sum(each.nbytes for each in values.values() if isinstance(each, torch.Tensor))
+            self.activation_bytes = held_bytes // step.active
         output = next(node for node in reversed(self._graph.nodes) if node.op == "output").args[0]
         slope = self._slope(values[output], targets, step.active, shares)
         self._backward(slope, group, values, saved)
@@ -150,8 +156,9 @@ class WrittenOut:
         """Something without parameters of its own: run as it stands, remembered by autograd if it is on the way."""
         inputs = {each: values[each] for each in node.all_input_nodes}
         if node.target in _RELUS or isinstance(self._modules.get(str(node.target)), nn.ReLU):
-            result = inputs[node.all_input_nodes[0]].clamp(min=0)
-            return result, None
+            source = node.all_input_nodes[0]
+            # What a layer gives to nobody else is not needed again.
+            return (inputs[source].relu_() if source in self._given_once else inputs[source].relu()), None
         differentiated = [
             each
             for each in node.all_input_nodes
@@ -172,13 +179,14 @@ class WrittenOut:
         if node.op == "call_module":
             return self._modules[str(node.target)](*args, **kwargs)
         if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            # Rows may lie channels last, which ``view`` does not take.
+            name = "reshape" if node.target == "view" else str(node.target)
+            return getattr(args[0], name)(*args[1:], **kwargs)
         function: Any = node.target
         return function(*args, **kwargs)
 
     def _backward(self, slope: torch.Tensor, group: Group, values: Values, saved: Values) -> None:
         slopes: Values = {}
-        own: set[fx.Node] = set()  # slopes that nobody else holds
         for node in reversed(self._graph.nodes):
             if node.op == "output":
                 slopes[node.args[0]] = slope
@@ -191,14 +199,12 @@ class WrittenOut:
                 wanted = source in self._needed
                 below = self._layers[node].backward(arrived, values[source], saved[node], group, wanted)
                 if wanted:
-                    own.add(source)
                     _add(slopes, source, below)
             elif node in self._dropouts and source is not None:
                 _add(slopes, source, arrived * saved[node])
             elif saved[node] is None:
                 if source is not None and source in self._needed:
-                    passed = values[node] > 0
-                    _add(slopes, source, arrived.mul_(passed) if node in own else arrived * passed)
+                    _add(slopes, source, torch.ops.aten.threshold_backward(arrived, values[node], 0))
             else:
                 result, leaves = saved[node]
                 found = torch.autograd.grad(result, [leaf for _, leaf in leaves], arrived, allow_unused=True)
@@ -238,6 +244,26 @@ class _Chance:
             drawn = torch.rand((count, *shaped.shape[2:]), generator=self._draws[client], device=values.device)
             mask[client, :count] = (drawn >= rate) / (1.0 - rate)
         return mask.view_as(values)
+
+
+def _pool_first(graph: fx.Graph, module: nn.Module) -> None:
+    """A ReLU before a largest-of-each-window pooling may as well come after it, where there is less to do."""
+    for pool in list(graph.nodes):
+        if not _is(pool, module, nn.MaxPool2d, (nn.functional.max_pool2d, torch.max_pool2d)):
+            continue
+        relu = pool.args[0]
+        if _is(relu, module, nn.ReLU, _RELUS) and len(relu.users) == 1:
+            pool.replace_input_with(relu, relu.all_input_nodes[0])
+            with graph.inserting_after(pool):
+                after = graph.call_function(torch.relu, (pool,))
+            pool.replace_all_uses_with(after, delete_user_cb=lambda user, own=after: user is not own)
+            graph.erase_node(relu)
+
+
+def _is(node: fx.Node, module: nn.Module, kind: type[nn.Module], functions: tuple[Any, ...]) -> bool:
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target))) is kind
+    return node.op in ("call_function", "call_method") and node.target in functions
 
 
 class _Tracer(fx.Tracer):
