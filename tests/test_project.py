@@ -43,7 +43,9 @@ def test_importing_mibao_imports_nothing_heavy() -> None:
     assert not loaded & (_HEAVY | {"numpy", "typer", "sqlalchemy", "cryptography"})
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["keygen", "--help"], ["ledger", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["keygen", "--help"], ["ledger", "--help"], ["demo", "--help"], ["train", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     loaded = _imported_by(f"import mibao.cli; sys.argv = {['mibao', *arguments]}; mibao.cli.main()")
     assert "typer" in loaded
