@@ -176,7 +176,7 @@ def test_a_round_with_too_few_sites_left_reveals_nothing():
         ({"clients": 0, "rounds": 1}, "expected 1 client or more and 1 round or more, got 0 and 1"),
         ({"clients": 3, "rounds": 0}, "got 3 and 0"),
         ({"clients": 3, "rounds": 1, "cohort": 4}, "expected a cohort of 1 to 3 clients, got 4"),
-        ({"clients": 3, "rounds": 1, "engine": "fast"}, "expected the engine 'auto', 'messages' or 'sums', got 'fast'"),
+        ({"clients": 3, "rounds": 1, "engine": "fast"}, "expected the engine 'auto', 'messages', 'sums' or 'ray'"),
         ({"clients": 3, "rounds": 1, "seed": -1}, "expected a seed of 0 or more"),
         ({"clients": 3, "rounds": 1, "dropouts": {1: {0}}}, r"got sites \[0\] in round 1"),
         ({"clients": 3, "rounds": 1, "dropouts": {0: {3}}}, r"got sites \[3\] in round 0"),

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in that folder, after whatever happened.")
     ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="auto, messages, sums or ray, instead of what the job says."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object, nothing else.")
     ] = False,
@@ -45,6 +50,8 @@ def train(
     folder = output or job.with_suffix(".result")
     _check_folder(folder, resume=resume)
     read = read_job(job)
+    if engine is not None:
+        read = replace(read, plan=replace(read.plan, engine=engine))
     folder.mkdir(parents=True, exist_ok=True)
     screen = TrainScreen(read, quiet=as_json)
     with ExitStack() as stack:

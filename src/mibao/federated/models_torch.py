@@ -63,6 +63,7 @@ class TorchModel:
         if not isinstance(made, nn.Module) or not callable(loss):
             raise InputError(f"task: expected a PyTorch module and a loss, got {type(made).__name__}")
         self._module, self._loss, self._device = made.to(device), loss, device
+        self._wanted = engine
         self._named = {name: each for name, each in made.named_parameters() if each.requires_grad}
         _check_module(made, self._named)
         self._size = sum(each.numel() for each in self._named.values())
@@ -70,6 +71,10 @@ class TorchModel:
         self._tried = False
         self._classes: dict[Any, int | None] = {}
         self._engine = self._choose(engine)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Anew from the module: a traced graph does not travel."""
+        return _made_anew, (self._module, self._loss, self._wanted, self._device)
 
     @property
     def size(self) -> int:
@@ -233,6 +238,10 @@ class TorchModel:
         if loss.numel() != 1:
             raise InputError("expected a loss that is one number, the mean over a batch")
         return classes
+
+
+def _made_anew(module: nn.Module, loss: LossFunction, engine: TorchEngine, device: str) -> TorchModel:
+    return TorchModel(module, loss=loss, engine=engine, device=device)
 
 
 def _single(records: Records, place: int) -> Records:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy import ndarray
 from mibao.crypto.rng import random_bytes
 from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import Event
+from mibao.federated.actors import Actors
 from mibao.federated.cohorts import draw_by_chance, draw_cohort
 from mibao.federated.journal import Journal
 from mibao.federated.privacy import NoiseSource, Unit
@@ -35,6 +37,7 @@ class Engine(Enum):
     AUTO = "auto"  # messages for a secure sum over few sites, sums for the rest
     MESSAGES = "messages"  # every site's node, every message of the masking
     SUMS = "sums"  # a cohort at once; sums as the masks would leave them
+    RAY = "ray"  # the same, the local work on the actors of a Ray cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,7 +143,9 @@ class Plan:
         if self.cohort is not None and not 1 <= self.cohort <= self.clients:
             raise InputError(f"simulation: expected a cohort of 1 to {self.clients} clients, got {self.cohort}")
         if self.engine not in [each.value for each in Engine]:
-            raise InputError(f"simulation: expected the engine 'auto', 'messages' or 'sums', got '{self.engine}'")
+            raise InputError(
+                f"simulation: expected the engine 'auto', 'messages', 'sums' or 'ray', got '{self.engine}'"
+            )
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"simulation: expected a seed of 0 or more, got {self.seed}")
         for number, dropped in self.dropouts.items():
@@ -211,12 +216,16 @@ def simulate(
         seed=plan.seed,
         randomness=randomness,
     )
-    transport: Transport = Sums(task, randomness=randomness)
-    if masked:
-        transport = Messages(task, signers=signers, session_id=session_id, randomness=randomness)
-    run = Run(task, plan, transport=transport, server=server, evaluate=evaluate, randomness=randomness)
     journal = None if folder is None else Journal(folder, binding=_binding(task, plan))
-    return run.play(watch=watch, journal=journal)
+    with ExitStack() as stack:
+        transport: Transport
+        if masked:
+            transport = Messages(task, signers=signers, session_id=session_id, randomness=randomness)
+        else:
+            actors = stack.enter_context(Actors(task)) if Engine(plan.engine) is Engine.RAY else None
+            transport = Sums(task, randomness=randomness, works=actors)
+        run = Run(task, plan, transport=transport, server=server, evaluate=evaluate, randomness=randomness)
+        return run.play(watch=watch, journal=journal)
 
 
 class Run:
