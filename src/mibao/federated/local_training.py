@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Num
+from jaxtyping import Bool, Float, Float64, Int64, Num
 from numpy import ndarray
 
 from mibao.errors import InputError
@@ -139,29 +139,42 @@ def steps(group: Sequence[LocalWork]) -> Iterator[Step]:
 
 
 def _block(group: Sequence[LocalWork], lengths: Sequence[int], start: int, stop: int, batch: int) -> Iterator[Step]:
-    alive = sum(length > start for length in lengths)
-    first, count = group[0].records, stop - start
-    features = np.zeros((alive, count, batch, *first.features.shape[1:]), first.features.dtype)
-    targets = np.zeros((alive, count, batch, *first.targets.shape[1:]), first.targets.dtype)
-    ragged = False
-    real = np.zeros((alive, count, batch), dtype=bool)
-    for at, work in enumerate(group[:alive]):
+    alive = [work for work, length in zip(group, lengths, strict=True) if length > start]
+    # Steps first: what one step takes lies in one piece.
+    features, targets, real = _gathered(alive, start, stop, batch)
+    for number in range(stop - start):
+        active = sum(length > start + number for length in lengths) if lengths[len(alive) - 1] < stop else len(alive)
+        shares = None
+        if real is not None and not (mask := real[number, :active]).all():
+            shares = mask / mask.sum(axis=1, keepdims=True)
+        yield Step(active=active, features=features[number, :active], targets=targets[number, :active], shares=shares)
+
+
+def _gathered(
+    alive: Sequence[LocalWork], start: int, stop: int, batch: int
+) -> tuple[Num[ndarray, "..."], Num[ndarray, "..."], Bool[ndarray, "steps clients batch"] | None]:
+    """The records of all steps, and which of them are there; ``None``: all."""
+    first, count = alive[0], stop - start
+    even = all(len(work.records) % batch == 0 and work.visits.shape[1] == batch for work in alive)
+    if even and all(work.visits is first.visits for work in alive):
+        visits = first.visits[start:stop]
+        return (
+            np.stack([work.records.features[visits] for work in alive], axis=1),
+            np.stack([work.records.targets[visits] for work in alive], axis=1),
+            None,
+        )
+    records = first.records
+    features = np.zeros((count, len(alive), batch, *records.features.shape[1:]), records.features.dtype)
+    targets = np.zeros((count, len(alive), batch, *records.targets.shape[1:]), records.targets.dtype)
+    real = np.zeros((count, len(alive), batch), dtype=bool)
+    for at, work in enumerate(alive):
         visits = work.visits[start:stop]
         many, wide = visits.shape
         # Where there is no record the last one is taken; it has no share.
-        features[at, :many, :wide] = work.records.features[visits]
-        targets[at, :many, :wide] = work.records.targets[visits]
-        if wide == batch and len(work.records) % wide == 0:
-            real[at, :many] = True
-        else:
-            real[at, :many, :wide] = visits >= 0
-            ragged = True
-    for number in range(count):
-        active = alive if lengths[alive - 1] > start + number else sum(each > start + number for each in lengths)
-        shares = None
-        if ragged and not (mask := real[:active, number]).all():
-            shares = mask / mask.sum(axis=1, keepdims=True)
-        yield Step(active=active, features=features[:active, number], targets=targets[:active, number], shares=shares)
+        features[:many, at, :wide] = work.records.features[visits]
+        targets[:many, at, :wide] = work.records.targets[visits]
+        real[:many, at, :wide] = visits >= 0
+    return features, targets, real
 
 
 class Stepper:

@@ -92,6 +92,9 @@ class WrittenOut:
             raise NotWrittenOut(f"{list(named)[missing[0]]}, which no layer in the graph holds")
         self._modules = modules
         self._called_once = all(count == 1 for count in calls.values())
+        self._output = next(node for node in reversed(self._graph.nodes) if node.op == "output").args[0]
+        self._order = list(self._graph.nodes)
+        self._source = {node: node.all_input_nodes[0] if node.all_input_nodes else None for node in self._order}
         self._given_once = {node for node in self._layers if len(node.users) == 1}
         self._needed = self._with_gradient()
 
@@ -133,14 +136,13 @@ class WrittenOut:
         if not self.activation_bytes:
             held_bytes = sum(each.nbytes for each in values.values() if isinstance(each, torch.Tensor))
             self.activation_bytes = held_bytes // step.active
-        output = next(node for node in reversed(self._graph.nodes) if node.op == "output").args[0]
-        slope = self._slope(values[output], targets, step.active, shares)
+        slope = self._slope(values[self._output], targets, step.active, shares)
         self._backward(slope, group, values, saved)
 
     def _forward(self, features: torch.Tensor, group: Group, chance: _Chance) -> tuple[Values, Values]:
         values: Values = {}
         saved: Values = {}
-        for node in self._graph.nodes:
+        for node in self._order:
             if node.op == "placeholder":
                 values[node] = features
             elif node in self._layers:
@@ -187,14 +189,14 @@ class WrittenOut:
 
     def _backward(self, slope: torch.Tensor, group: Group, values: Values, saved: Values) -> None:
         slopes: Values = {}
-        for node in reversed(self._graph.nodes):
+        for node in reversed(self._order):
             if node.op == "output":
                 slopes[node.args[0]] = slope
                 continue
             if node not in slopes or node.op == "placeholder":
                 continue
             arrived = slopes.pop(node)
-            source = node.all_input_nodes[0] if node.all_input_nodes else None
+            source = self._source[node]
             if node in self._layers and source is not None:
                 wanted = source in self._needed
                 below = self._layers[node].backward(arrived, values[source], saved[node], group, wanted)
