@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mibao.dp import clip_rows, clip_to_grid, squared_sensitivity
+from mibao.dp import clip_rows, clip_to_grid, clip_updates, squared_sensitivity
 from mibao.errors import InputError
 
 rows = arrays(
@@ -82,3 +82,24 @@ def test_a_gradient_that_is_not_finite_is_refused(value):
 def test_a_clip_that_does_not_fit_the_grid_is_refused(clip, scale_bits):
     with pytest.raises(InputError, match="clipping: expected clip"):
         squared_sensitivity(clip=clip, scale_bits=scale_bits, dimension=3)
+
+
+@given(st.integers(1, 60), st.floats(0.01, 50.0), st.sampled_from([1e-3, 1.0, 1e6, 1e150]), st.integers(0, 1000))
+def test_no_update_leaves_the_grid_longer_than_the_sensitivity(d, clip, size, seed):
+    rows = np.random.default_rng(seed).normal(size=(3, d)) * size
+    grid = clip_updates(rows, clip=clip, scale_bits=16)
+    limit = squared_sensitivity(clip=clip, scale_bits=16, dimension=d)
+    for row, kept in zip(rows, grid, strict=True):
+        assert np.array_equal(kept, np.rint(kept))
+        assert sum(int(value) ** 2 for value in kept) <= limit
+        if np.linalg.norm(row) <= clip:
+            assert np.abs(np.ldexp(kept, -16) - row).max() <= 2.0**-17 + 1e-12
+        else:
+            assert np.linalg.norm(np.ldexp(kept, -16)) == pytest.approx(clip, rel=1e-2, abs=np.sqrt(d) * 2.0**-16)
+
+
+def test_an_update_that_is_not_finite_counts_as_zeros_and_changes_no_other():
+    rows = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 0.0]], dtype=np.float32)
+    grid = clip_updates(rows, clip=1.0, scale_bits=10)
+    assert grid[1:].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert np.array_equal(grid[0], clip_updates(rows[:1], clip=1.0, scale_bits=10)[0])

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from counts import counts
 from mibao.crypto.prg import keystream
-from mibao.dp import discrete_gaussian, noise_added, share_variance
+from mibao.dp import discrete_gaussian, gaussian_on_grid, noise_added, share_variance
 from mibao.dp.noise_addition import _exp_coins
 from mibao.errors import InputError
 from mibao.types import Mechanism, RandomId
@@ -166,3 +166,21 @@ def test_a_byte_source_that_runs_dry_is_refused():
 def test_a_share_of_nothing_is_refused(squared, multiplier, contributors):
     with pytest.raises(InputError, match="noise: expected a positive sensitivity"):
         share_variance(squared_sensitivity=squared, noise_multiplier=multiplier, contributors=contributors)
+
+
+def test_gaussian_noise_on_the_grid_has_the_distribution_that_is_promised():
+    stats = pytest.importorskip("scipy.stats")
+    drawn = gaussian_on_grid(40_000, std=300.0, randomness=np.random.default_rng(4).bytes)
+    assert drawn.dtype == np.int64
+    # Rounding to a whole number moves a value by half of one at most, a 600th of the spread.
+    assert stats.kstest(drawn / 300.0, "norm").pvalue > 1e-4
+    assert stats.kstest(drawn / 280.0, "norm").pvalue < 1e-4
+    pairs = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+    assert abs(np.corrcoef(*pairs)[0, 1]) < 4.5 / np.sqrt(len(pairs[0]))
+    assert gaussian_on_grid(0, std=2.0, randomness=bytes).size == 0
+
+
+@pytest.mark.parametrize(("count", "std"), [(-1, 2.0), (1, 0.5), (1, float("nan")), (1, 2.0**41)])
+def test_gaussian_noise_that_cannot_be_drawn_is_refused(count, std):
+    with pytest.raises(InputError, match="expected a standard deviation in 1"):
+        gaussian_on_grid(count, std=std, randomness=bytes)

@@ -127,6 +127,12 @@ def test_a_round_is_answered_once_and_never_an_older_one():
     [
         ({"session_id": RandomId(bytes(16))}, "another training run than site 1"),
         ({"round": -1}, "expected a whole number"),
+        ({"clip": 9.0}, "expected a clip exactly where the task lets the clip adapt"),
+        ({"seed": -1}, "expected a seed of 0 or more"),
+        ({"cohort": (0, 2)}, "expected a cohort of known sites with site 1 among them"),
+        ({"cohort": (0, 1, 9)}, "expected a cohort of known sites with site 1 among them"),
+        ({"shared": {"variate": np.zeros(4)}}, "expected 5 finite numbers in 'variate'"),
+        ({"shared": {"variate": np.full(5, np.nan)}}, "expected 5 finite numbers in 'variate'"),
         ({"weights": np.zeros(4)}, r"expected 5 weights, got shape \(4,\)"),
         ({"weights": np.array([0.0, 0.0, np.nan, 0.0, 0.0])}, "expected finite weights"),
     ],

@@ -6,7 +6,7 @@ A transport carries :class:`Instruction` in and the masking client's messages ou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -159,9 +159,9 @@ class Node:
 
     def _contribution(self, instruction: Instruction, weights: Float64[ndarray, "weights"], *, sites: int) -> Ring:
         task, where = self._task, f"site {self._number}, round {instruction.round}"
-        privacy = task.privacy if instruction.clip is None or task.privacy is None else replace(
-            task.privacy, clip=instruction.clip
-        )  # fmt: skip
+        privacy = task.privacy
+        if privacy is not None and instruction.clip is not None:
+            privacy = privacy.with_clip(instruction.clip)
         try:
             if privacy is not None and privacy.unit is Unit.RECORD:
                 integers = private_sum(task, weights, self._records)
@@ -214,5 +214,18 @@ class Node:
             raise ProtocolError(f"{where}: stale, site {self._number} has answered round {self._last_round}")
         if weights.shape != (self._task.model.size,):
             raise ProtocolError(f"{where}: expected {self._task.model.size} weights, got shape {weights.shape}")
+        self._check_rest(instruction, where)
         if not np.all(np.abs(weights) <= MAX_WEIGHT):
             raise ProtocolError(f"{where}: expected finite weights of at most {MAX_WEIGHT:g} in magnitude")
+
+    def _check_rest(self, instruction: Instruction, where: str) -> None:
+        adaptive = self._task.privacy is not None and self._task.privacy.adaptive is not None
+        if (instruction.clip is not None) is not adaptive:
+            raise ProtocolError(f"{where}: expected a clip exactly where the task lets the clip adapt")
+        if instruction.clip is not None and not 0.0 < instruction.clip <= MAX_WEIGHT:
+            raise ProtocolError(f"{where}: expected a positive clip")
+        if type(instruction.seed) is not int or not 0 <= instruction.seed < 1 << 63:
+            raise ProtocolError(f"{where}: expected a seed of 0 or more")
+        for name, array in instruction.shared.items():
+            if array.ndim == 0 or array.shape[-1] != self._task.model.size or not np.all(np.abs(array) <= MAX_WEIGHT):
+                raise ProtocolError(f"{where}: expected {self._task.model.size} finite numbers in '{name}'")
