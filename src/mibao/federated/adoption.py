@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -52,9 +51,3 @@ def _of_sklearn(given: Any, *, loss: Any, records: Callable[[], Records]) -> Mod
     from mibao.federated.models_sklearn import SklearnModel  # noqa: PLC0415
 
     return SklearnModel(linear=_LINEAR[kind](features=records().features.shape[1]), estimator=given)
-
-
-def torch_module_of(model: Model) -> Any:
-    """The PyTorch model behind ``model``, or ``None``; imports nothing."""
-    module = sys.modules.get("mibao.federated.models_torch")
-    return model if module is not None and isinstance(model, module.TorchModel) else None

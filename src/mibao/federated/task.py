@@ -74,7 +74,9 @@ class Task:
             raise InputError(f"task: expected the aggregation 'secagg' or 'plain', got '{self.aggregation}'")
         self._check_parts()
         if not isinstance(self.model, Model):
-            object.__setattr__(self, "model", adopt(self.model, loss=self.loss, records=lambda: self.records(0)))
+            object.__setattr__(
+                self, "model", adopt(self.model, loss=self.loss, records=lambda: as_records(self.data(0)))
+            )
         elif self.loss is not None:
             raise InputError(f"task: {type(self.model).__name__} has a loss of its own, got another")
         self.personal_places()
