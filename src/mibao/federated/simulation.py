@@ -263,7 +263,7 @@ class Run:
                     raise
                 self._stopped = str(error)
                 break
-            report = self._report(number, seconds=time.perf_counter() - started)
+            report = self._report(number, seconds=time.perf_counter() - started, watched=watch is not None)
             self._seconds += report.seconds
             self._reports.append(report)
             if watch is not None:
@@ -296,7 +296,7 @@ class Run:
         dropped = plan.dropouts.get(number, frozenset())
         self._outcomes.append(self._transport.carry(self._server, instruction, dropped=dropped))
 
-    def _report(self, number: int, *, seconds: float) -> RoundReport:
+    def _report(self, number: int, *, seconds: float, watched: bool) -> RoundReport:
         outcome, plan = self._outcomes[-1], self._plan
         due = (number + 1) % plan.every == 0 or number + 1 == plan.rounds
         metrics: Mapping[str, float] = {}
@@ -311,7 +311,7 @@ class Run:
             abandoned=outcome.abandoned,
             upload_bytes=outcome.upload_bytes,
             metrics=metrics,
-            epsilon=self._server.epsilon if due and self._evaluate is not None else None,
+            epsilon=self._server.epsilon if due and watched else None,  # composing takes longer than a round
             events=(*self._lost, *outcome.events) if len(self._outcomes) == 1 else outcome.events,
         )
 
