@@ -23,18 +23,8 @@ from mibao.crypto.aead import NONCE_BYTES, AesGcm
 from mibao.crypto.kdf import domain_tag
 from mibao.errors import IntegrityError
 from mibao.secagg.masking import Phase, Session
-from mibao.secagg.masking_pairwise_messages import (
-    HASH_BYTES,
-    PUBLIC_BYTES,
-    SHARE_BYTES,
-    Kind,
-    MessageFormat,
-    Signed,
-    blaming,
-    client_name,
-    expect_fields,
-    octets,
-)
+from mibao.secagg.masking_pairwise_messages import HASH_BYTES, PUBLIC_BYTES, SHARE_BYTES, Kind, MessageFormat, Signed
+from mibao.secagg.message_fields import blaming, client_name, expect_fields, octets
 
 # Each key seals exactly one share: a fixed nonce repeats under no key.
 _NONCE = bytes(NONCE_BYTES)

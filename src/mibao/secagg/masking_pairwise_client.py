@@ -18,9 +18,11 @@ from mibao.crypto.keys import SignerPrivateKey
 from mibao.errors import InputError, IntegrityError, ProtocolError
 from mibao.secagg import masking_pairwise as steps
 from mibao.secagg import masking_pairwise_messages as wire
+from mibao.secagg import message_fields as fields
 from mibao.secagg.masking import Phase, Session
 from mibao.secagg.masking_pairwise import AdvertisedKeys, ShareContext
-from mibao.secagg.masking_pairwise_messages import SERVER, Body, Kind
+from mibao.secagg.masking_pairwise_messages import SERVER, Kind
+from mibao.secagg.message_fields import Body
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -133,7 +135,7 @@ class PairwiseClient:
         reply = None
         try:
             body = self._format.read_broadcast(expects, message)
-            with wire.blaming(SERVER, phase):
+            with fields.blaming(SERVER, phase):
                 reply = step(self, body)
         finally:
             if reply is None or following is Phase.CLOSED:
@@ -142,8 +144,8 @@ class PairwiseClient:
         return reply
 
     def _share(self, body: Body) -> bytes:
-        wire.expect_fields(body, "advertisements")
-        for data in wire.messages(body, "advertisements", most=len(self._session.roster)):
+        fields.expect_fields(body, "advertisements")
+        for data in fields.messages(body, "advertisements", most=len(self._session.roster)):
             if data == self._sent:
                 sender, keys = self._number, self._own_keys
             else:
@@ -166,7 +168,7 @@ class PairwiseClient:
             {
                 "commitment": steps.seed_commitment(self._held.self_seed),
                 "keys": self._context.keys_hash,
-                "shares": wire.pairs(sealed),
+                "shares": fields.pairs(sealed),
             },
         )
 
@@ -187,22 +189,22 @@ class PairwiseClient:
 
     def _seal_to(self, peer: int, shares: bytes) -> bytes:
         held, keys = self._held, self._keys[peer]
-        with wire.blaming(wire.client_name(peer), Phase.ADVERTISE):
+        with fields.blaming(fields.client_name(peer), Phase.ADVERTISE):
             held.pairs[peer] = pair = steps.pair_secret(held.share_secret, keys.share_key, self._context)
             held.mask_seeds[peer] = steps.mask_seed(held.mask_secret, keys.mask_key, self._context)
         return steps.seal_share(pair, shares, self._context, sender=self._number, receiver=peer)
 
     def _mask(self, body: Body) -> bytes:
-        wire.expect_fields(body, "receiver", "shares")
-        if wire.integer(body, "receiver") != self._number:
+        fields.expect_fields(body, "receiver", "shares")
+        if fields.integer(body, "receiver") != self._number:
             raise IntegrityError("shares: meant for another client")
-        delivered = wire.entries(body, "shares", size=wire.CIPHERTEXT_BYTES)
+        delivered = fields.entries(body, "shares", size=wire.CIPHERTEXT_BYTES)
         if not delivered.keys() <= self._keys.keys() - {self._number}:
             raise IntegrityError("shares: from a client that advertised no keys")
         self._sharers = tuple(sorted({*delivered, self._number}))
         self._check_enough(len(self._sharers), "shared")
         for peer, ciphertext in delivered.items():
-            with wire.blaming(wire.client_name(peer), Phase.SHARE):
+            with fields.blaming(fields.client_name(peer), Phase.SHARE):
                 self._held.shares[peer] = steps.open_share(
                     self._held.pairs[peer], ciphertext, self._context, sender=peer, receiver=self._number
                 )
@@ -222,8 +224,8 @@ class PairwiseClient:
         return steps.to_wire(masked, modulus_bits=bits)
 
     def _confirm(self, body: Body) -> bytes:
-        wire.expect_fields(body, "alive", "dropped")
-        alive, dropped = wire.numbers(body, "alive"), wire.numbers(body, "dropped")
+        fields.expect_fields(body, "alive", "dropped")
+        alive, dropped = fields.numbers(body, "alive"), fields.numbers(body, "dropped")
         if not set(alive).isdisjoint(dropped):
             raise IntegrityError("survivors: a client is listed as alive and as dropped")
         if {*alive, *dropped} != set(self._sharers):
@@ -237,9 +239,9 @@ class PairwiseClient:
         return self._sent
 
     def _reveal(self, body: Body) -> bytes:
-        wire.expect_fields(body, "confirmations")
+        fields.expect_fields(body, "confirmations")
         confirmed: set[int] = set()
-        for data in wire.messages(body, "confirmations", most=len(self._alive)):
+        for data in fields.messages(body, "confirmations", most=len(self._alive)):
             if data == self._sent:
                 confirmed.add(self._number)
             else:
@@ -255,8 +257,8 @@ class PairwiseClient:
         return self._send(
             Kind.REVELATION,
             {
-                "keys": wire.pairs({peer: self._held.shares[peer][: wire.SHARE_BYTES] for peer in self._dropped}),
-                "seeds": wire.pairs({peer: self._held.shares[peer][wire.SHARE_BYTES :] for peer in self._alive}),
+                "keys": fields.pairs({peer: self._held.shares[peer][: wire.SHARE_BYTES] for peer in self._dropped}),
+                "seeds": fields.pairs({peer: self._held.shares[peer][wire.SHARE_BYTES :] for peer in self._alive}),
             },
         )
 

@@ -17,9 +17,11 @@ from mibao.errors import InputError, IntegrityError, ProtocolError
 from mibao.events import SecureSumReleased
 from mibao.secagg import masking_pairwise as steps
 from mibao.secagg import masking_pairwise_messages as wire
+from mibao.secagg import message_fields as fields
 from mibao.secagg.masking import Phase, SecureSum, Session
 from mibao.secagg.masking_pairwise import AdvertisedKeys, ShareContext
-from mibao.secagg.masking_pairwise_messages import Body, Kind, Signed
+from mibao.secagg.masking_pairwise_messages import Kind, Signed
+from mibao.secagg.message_fields import Body
 from mibao.types import MaskingScheme
 
 
@@ -65,7 +67,7 @@ class PairwiseServer:
             raise ProtocolError(f"unknown client, step {self._phase.value}: the session takes no more messages")
         kind, take = _TAKES[self._phase]
         signed = self._format.read_signed(kind, message)
-        with wire.blaming(wire.client_name(signed.sender), self._phase):
+        with fields.blaming(fields.client_name(signed.sender), self._phase):
             if signed.sender not in self._due:
                 raise IntegrityError("had dropped out before this step")
             if signed.sender in self._came:
@@ -135,11 +137,11 @@ class PairwiseServer:
         return self._to_all(came, Kind.KEYS, {"advertisements": [self._came[number] for number in came]})
 
     def _take_shares(self, signed: Signed) -> None:
-        wire.expect_fields(signed.body, "commitment", "keys", "shares")
-        if wire.octets(signed.body, "keys", size=wire.HASH_BYTES) != self._context.keys_hash:
+        fields.expect_fields(signed.body, "commitment", "keys", "shares")
+        if fields.octets(signed.body, "keys", size=wire.HASH_BYTES) != self._context.keys_hash:
             raise IntegrityError("saw other keys than the server collected")
-        commitment = wire.octets(signed.body, "commitment", size=wire.HASH_BYTES)
-        sealed = wire.entries(signed.body, "shares", size=wire.CIPHERTEXT_BYTES)
+        commitment = fields.octets(signed.body, "commitment", size=wire.HASH_BYTES)
+        sealed = fields.entries(signed.body, "shares", size=wire.CIPHERTEXT_BYTES)
         if sealed.keys() != self._keys.keys() - {signed.sender}:
             raise IntegrityError("shares: expected one for every other client that advertised keys")
         self._commitments[signed.sender], self._sealed[signed.sender] = commitment, sealed
@@ -148,15 +150,15 @@ class PairwiseServer:
         self._sharers = came
         outgoing = {}
         for receiver in came:
-            shares = wire.pairs({sender: self._sealed[sender][receiver] for sender in came if sender != receiver})
+            shares = fields.pairs({sender: self._sealed[sender][receiver] for sender in came if sender != receiver})
             body: Body = {"receiver": receiver, "shares": shares}
             outgoing[receiver] = self._format.write_broadcast(Kind.DELIVERY, body)
         self._sealed = {}
         return outgoing
 
     def _take_upload(self, signed: Signed) -> None:
-        wire.expect_fields(signed.body, "vector")
-        data = wire.octets(signed.body, "vector", size=wire.vector_bytes(self._session))
+        fields.expect_fields(signed.body, "vector")
+        data = fields.octets(signed.body, "vector", size=wire.vector_bytes(self._session))
         np.add(self._total, steps.from_wire(data, modulus_bits=self._session.modulus_bits), out=self._total)
 
     def _announce(self, came: tuple[int, ...]) -> dict[int, bytes]:
@@ -176,9 +178,9 @@ class PairwiseServer:
         return self._to_all(came, Kind.CONFIRMATIONS, {"confirmations": confirmations})
 
     def _take_revelation(self, signed: Signed) -> None:
-        wire.expect_fields(signed.body, "keys", "seeds")
-        keys = wire.entries(signed.body, "keys", size=wire.SHARE_BYTES)
-        seeds = wire.entries(signed.body, "seeds", size=wire.SHARE_BYTES)
+        fields.expect_fields(signed.body, "keys", "seeds")
+        keys = fields.entries(signed.body, "keys", size=wire.SHARE_BYTES)
+        seeds = fields.entries(signed.body, "seeds", size=wire.SHARE_BYTES)
         if tuple(keys) != self._dropped or tuple(seeds) != self._alive:
             raise IntegrityError("expected key shares of the dropped and seed shares of the alive clients")
         self._key_shares[signed.sender], self._seed_shares[signed.sender] = keys, seeds
