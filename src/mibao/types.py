@@ -179,6 +179,7 @@ class MaskingScheme(Enum):
     """How the addends of a secure sum are hidden."""
 
     PAIRWISE = "pairwise"
+    RLWE = "rlwe"
 
 
 class Refusal(Enum):

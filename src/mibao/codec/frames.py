@@ -51,8 +51,22 @@ def decode(data: bytes, *, magic: bytes, version: int, max_bytes: int) -> Frame:
     return frame
 
 
+def view(data: bytes, *, magic: bytes, version: int, max_bytes: int) -> tuple[int, memoryview]:
+    """Kind and payload of the one frame that fills ``data``, without a copy. Raises as :func:`decode`."""
+    kind, begin, length = _read_header(data, 0, magic=magic, version=version, max_bytes=max_bytes)
+    if begin + length != len(data):
+        raise IntegrityError(f"frame: {len(data) - begin - length} bytes after the end")
+    return kind, memoryview(data)[begin:]
+
+
 def decode_from(data: bytes, start: int, *, magic: bytes, version: int, max_bytes: int) -> tuple[Frame, int]:
     """The frame that begins at ``start``, and where the next would begin. Raises as :func:`decode`."""
+    kind, begin, length = _read_header(data, start, magic=magic, version=version, max_bytes=max_bytes)
+    return Frame(magic=magic, version=version, kind=kind, payload=bytes(data[begin : begin + length])), begin + length
+
+
+def _read_header(data: bytes, start: int, *, magic: bytes, version: int, max_bytes: int) -> tuple[int, int, int]:
+    """The frame's kind, and where its payload begins and how long it is."""
     if len(data) - start < HEADER_BYTES:
         raise IntegrityError("frame: shorter than its header")
     found_magic, found_version, kind, length = _HEADER.unpack_from(data, start)
@@ -65,4 +79,4 @@ def decode_from(data: bytes, start: int, *, magic: bytes, version: int, max_byte
     begin = start + HEADER_BYTES
     if len(data) - begin < length:
         raise IntegrityError(f"frame: truncated, {length} bytes announced, {len(data) - begin} present")
-    return Frame(magic=magic, version=version, kind=kind, payload=bytes(data[begin : begin + length])), begin + length
+    return kind, begin, length

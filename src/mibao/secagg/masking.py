@@ -138,6 +138,19 @@ class MaskingClient(Protocol):
 
 
 @runtime_checkable
+class MaskingMember(Protocol):
+    """Who answers the server in one round and has no vector of its own: a member of a committee, or a key holder."""
+
+    def answer(self, message: bytes) -> bytes:
+        """The reply to the server's message.
+
+        Raises:
+            ProtocolError: the message is not the one due, or breaks a rule; the member closes.
+        """
+        ...
+
+
+@runtime_checkable
 class MaskingServer(Protocol):
     """The server in one round: it collects a phase, closes it, and in the end knows one sum."""
 

@@ -63,8 +63,8 @@ def numbers(body: Body, name: str) -> tuple[int, ...]:
     return found
 
 
-def entries(body: Body, name: str, *, size: int) -> dict[int, bytes]:
-    """A field that maps client numbers to ``size`` bytes each, as ascending pairs.
+def entries(body: Body, name: str, *, size: int | None = None, most: int | None = None) -> dict[int, bytes]:
+    """A field that maps client numbers to ``size`` bytes each, or to at most ``most``, as ascending pairs.
 
     Raises:
         IntegrityError: anything else.
@@ -76,14 +76,18 @@ def entries(body: Body, name: str, *, size: int) -> dict[int, bytes]:
     last = -1
     for pair in value:
         match pair:
-            case [int(number), bytes(content)] if type(number) is int and len(content) == size:
+            case [int(number), bytes(content)] if type(number) is int and _fits(content, size, most):
                 if number <= last:
                     raise IntegrityError(f"{name}: expected client numbers, ascending, each once")
                 found[number] = content
                 last = number
             case _:
-                raise IntegrityError(f"{name}: expected pairs of a client number and {size} bytes")
+                raise IntegrityError(f"{name}: expected pairs of a client number and {size or most} bytes")
     return found
+
+
+def _fits(content: bytes, size: int | None, most: int | None) -> bool:
+    return (size is None or len(content) == size) and (most is None or len(content) <= most)
 
 
 def pairs(content: Mapping[int, bytes]) -> list[list[int | bytes]]:

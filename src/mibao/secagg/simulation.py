@@ -11,12 +11,13 @@ from numpy import ndarray
 
 from mibao.crypto.keys import SignerPrivateKey
 from mibao.errors import InputError
-from mibao.secagg.masking import MaskingClient, MaskingServer, Phase, SecureSum, Session
+from mibao.secagg.masking import MaskingClient, MaskingMember, MaskingServer, Phase, SecureSum, Session
 from mibao.secagg.masking_pairwise import client_randomness_bytes
 from mibao.secagg.masking_pairwise_client import PairwiseClient
 from mibao.secagg.masking_pairwise_server import PairwiseServer
 
 _NOBODY: Mapping[int, Phase] = MappingProxyType({})
+_NO_COMMITTEE: Mapping[int, MaskingMember] = MappingProxyType({})
 _PHASES = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONFIRM, Phase.REVEAL)
 
 
@@ -60,19 +61,26 @@ def simulate_sum(
 
 
 def run_round(
-    server: MaskingServer, clients: Mapping[int, MaskingClient], *, dropped: Mapping[int, Phase] = _NOBODY
+    server: MaskingServer,
+    clients: Mapping[int, MaskingClient],
+    *,
+    dropped: Mapping[int, Phase] = _NOBODY,
+    committee: Mapping[int, MaskingMember] = _NO_COMMITTEE,
 ) -> SecureSum:
-    """Carry messages between ``server`` and ``clients`` until the sum comes out.
+    """Carry messages between ``server`` and ``clients``, or its ``committee``, until the sum comes out.
 
     Raises:
-        ProtocolError: a message was refused, or too few clients are left.
+        ProtocolError: a message was refused, or too few clients or members are left.
     """
-    gone = {number for number, phase in dropped.items() if phase is Phase.ADVERTISE}
+    first = server.phase
+    gone = {number for number, phase in dropped.items() if _PHASES.index(phase) <= _PHASES.index(first)}
     _collect(server, (client.start() for number, client in clients.items() if number not in gone))
+    peers: Mapping[int, MaskingMember] = committee or clients
     while server.phase is not Phase.REVEAL:
         incoming = server.advance()
-        gone |= {number for number, phase in dropped.items() if phase is server.phase}
-        _collect(server, (clients[n].answer(message) for n, message in incoming.items() if n not in gone))
+        if not committee:
+            gone |= {number for number, phase in dropped.items() if phase is server.phase}
+        _collect(server, (peers[n].answer(message) for n, message in incoming.items() if committee or n not in gone))
     return server.release()
 
 
