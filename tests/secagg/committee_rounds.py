@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ def member_signer(number: int) -> SignerPrivateKey:
 
 
 def member_recipient(number: int) -> RecipientPrivateKey:
-    return generate_recipient(RecipientSuite.MLKEM768_X25519, b"member %d" % number + bytes(21))
+    return generate_recipient(RecipientSuite.MLKEM768_X25519, hashlib.sha256(b"member %d" % number).digest())
 
 
 def committee(size: int = 5, *, corrupt: int = 1, packing: int = 2) -> Committee:
@@ -80,7 +81,7 @@ class CommitteeRound:
         self.server = RlweServer(self.session, randomness=self.randomness(32), now=now, previous=previous)
         self.members = {number: self.member(number) for number in committee.members}
 
-    def client(self, number: int, **changes: Any) -> RlweClient:
+    def client(self, number: int, /, **changes: Any) -> RlweClient:
         given = {
             "session": self.session,
             "number": number,
@@ -93,7 +94,7 @@ class CommitteeRound:
         given.update(changes)
         return RlweClient(given.pop("session"), **given)
 
-    def member(self, number: int, **changes: Any) -> CommitteeMember:
+    def member(self, number: int, /, **changes: Any) -> CommitteeMember:
         given = {
             "session": self.session,
             "number": number,
