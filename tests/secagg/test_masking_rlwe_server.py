@@ -180,9 +180,7 @@ def test_a_dealer_whose_shares_lie_on_no_polynomial_is_named(altered: int, monke
         assert np.array_equal(made.server.release().total, made.sum_of((0, 1)))
         assert (made.server.wrong_members, made.server.disputes) == ((), ((FIRST, 1),))
     else:
-        with pytest.raises(
-            ProtocolError, match=r"^clients 1, step mask: dealt shares that do not"
-        ):
+        with pytest.raises(ProtocolError, match=r"^clients 1, step mask: dealt shares that do not"):
             made.server.release()
 
 

@@ -1,7 +1,9 @@
 """Sums without seeing the addends: masking schemes, their session logic, and a simulator of whole rounds."""
 
+from mibao.secagg.journal import FileJournal, Journal, MemoryJournal
 from mibao.secagg.masking import (
     MaskingClient,
+    MaskingMember,
     MaskingServer,
     Phase,
     SecureSum,
@@ -11,18 +13,37 @@ from mibao.secagg.masking import (
 from mibao.secagg.masking_pairwise import client_randomness_bytes
 from mibao.secagg.masking_pairwise_client import PairwiseClient
 from mibao.secagg.masking_pairwise_server import PairwiseServer
+from mibao.secagg.masking_rlwe import Committee, CommitteeSession, Member, Trust
+from mibao.secagg.masking_rlwe_client import RlweClient
+from mibao.secagg.masking_rlwe_member import CommitteeMember
+from mibao.secagg.masking_rlwe_server import RlweServer
+from mibao.secagg.rlwe_parameters import ParameterSet, parameter_set, smallest_set
 from mibao.secagg.simulation import run_round, simulate_sum
 
 __all__ = [
+    "Committee",
+    "CommitteeMember",
+    "CommitteeSession",
+    "FileJournal",
+    "Journal",
     "MaskingClient",
+    "MaskingMember",
     "MaskingServer",
+    "Member",
+    "MemoryJournal",
     "PairwiseClient",
     "PairwiseServer",
+    "ParameterSet",
     "Phase",
+    "RlweClient",
+    "RlweServer",
     "SecureSum",
     "Session",
+    "Trust",
     "client_randomness_bytes",
     "default_threshold",
+    "parameter_set",
     "run_round",
     "simulate_sum",
+    "smallest_set",
 ]

@@ -117,10 +117,10 @@ class RlweClient:
     def _message(self) -> bytes:
         session = self._session
         seed, error_seed = self._randomness[:32], self._randomness[32:]
-        secrets = steps.draw_secrets(session, seed)
-        masked = steps.mask(session, self._vector, secrets=secrets, error_seed=error_seed)
+        short = steps.draw_secrets(session, seed)
+        masked = steps.mask(session, self._vector, secrets=short, error_seed=error_seed)
         dealt = packed_sharing.deal(
-            secrets.ravel(),
+            short.ravel(),
             packing=session.committee.sharing,
             blinds=steps.DEALER_CHECKS,
             seed=kdf.derive(seed, purpose="secagg/rlwe/dealing"),
