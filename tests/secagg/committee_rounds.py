@@ -12,7 +12,8 @@ import numpy as np
 from mibao.codec import canonical
 from mibao.crypto.keys import RecipientPrivateKey, RecipientSuite, SignerPrivateKey, generate_recipient
 from mibao.secagg.journal import Journal, MemoryJournal
-from mibao.secagg.masking_rlwe import NO_TRANSCRIPT, Committee, CommitteeSession, Member, Trust
+from mibao.secagg.masking import Trust
+from mibao.secagg.masking_rlwe import NO_TRANSCRIPT, Committee, CommitteeSession, Member
 from mibao.secagg.masking_rlwe_client import RlweClient
 from mibao.secagg.masking_rlwe_member import CommitteeMember
 from mibao.secagg.masking_rlwe_messages import Announcement, Kind, RlweFormat

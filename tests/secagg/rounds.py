@@ -11,7 +11,15 @@ import numpy as np
 from mibao.codec import canonical, frames
 from mibao.crypto import prg
 from mibao.crypto.keys import SEED_BYTES, SignerPrivateKey, SignerSuite, generate_signer
-from mibao.secagg import PairwiseClient, PairwiseServer, Phase, Session, client_randomness_bytes, default_threshold
+from mibao.secagg import (
+    PairwiseClient,
+    PairwiseServer,
+    Phase,
+    Session,
+    Trust,
+    client_randomness_bytes,
+    default_threshold,
+)
 from mibao.secagg.masking_pairwise_messages import MAGIC, VERSION, Kind, MessageFormat
 from mibao.types import RandomId
 
@@ -48,6 +56,9 @@ class Round:
         seed: int = 1,
         suite: SignerSuite = SignerSuite.ED25519,
         vectors: Mapping[int, np.ndarray] | None = None,
+        trust: Trust = Trust.MALICIOUS_SERVER,
+        neighbours: int | None = None,
+        share_threshold: int | None = None,
     ) -> None:
         numbers = tuple(range(clients)) if isinstance(clients, int) else clients
         self.signers = {number: signer(number, suite) for number in numbers}
@@ -59,6 +70,9 @@ class Round:
             min_clients=min_clients,
             length=length,
             modulus_bits=modulus_bits,
+            trust=trust,
+            neighbours=neighbours,
+            share_threshold=share_threshold,
         )
         values = np.random.default_rng(seed)
         self.vectors = vectors or {

@@ -12,7 +12,8 @@ from mibao.crypto.keys import RecipientSuite, generate_recipient
 from mibao.errors import InputError
 from mibao.secagg import masking_rlwe as steps
 from mibao.secagg import ring
-from mibao.secagg.masking_rlwe import Committee, MaskedSum, Member, Trust
+from mibao.secagg.masking import Trust
+from mibao.secagg.masking_rlwe import Committee, MaskedSum, Member
 from mibao.secagg.rlwe_parameters import RING_DEGREE, ParameterSet
 from secagg.committee_rounds import FIRST_MEMBER, SMALL, CommitteeRound, committee, member_recipient, member_signer
 

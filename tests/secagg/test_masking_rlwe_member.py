@@ -13,8 +13,7 @@ from mibao.crypto import kem
 from mibao.errors import InputError, ProtocolError
 from mibao.secagg import masking_rlwe as steps
 from mibao.secagg.journal import MemoryJournal
-from mibao.secagg.masking import MaskingMember, Phase
-from mibao.secagg.masking_rlwe import Trust
+from mibao.secagg.masking import MaskingMember, Phase, Trust
 from mibao.secagg.masking_rlwe_messages import Kind
 from secagg.committee_rounds import (
     FIRST_MEMBER,

@@ -8,8 +8,7 @@ import pytest
 from mibao.codec import records
 from mibao.errors import InputError, ProtocolError
 from mibao.secagg import packed_sharing
-from mibao.secagg.masking import MaskingServer, Phase
-from mibao.secagg.masking_rlwe import Trust
+from mibao.secagg.masking import MaskingServer, Phase, Trust
 from mibao.secagg.masking_rlwe_messages import Kind
 from mibao.secagg.masking_rlwe_server import RlweServer
 from mibao.types import MaskingScheme

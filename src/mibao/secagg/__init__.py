@@ -8,12 +8,13 @@ from mibao.secagg.masking import (
     Phase,
     SecureSum,
     Session,
+    Trust,
     default_threshold,
 )
 from mibao.secagg.masking_pairwise import client_randomness_bytes
 from mibao.secagg.masking_pairwise_client import PairwiseClient
 from mibao.secagg.masking_pairwise_server import PairwiseServer
-from mibao.secagg.masking_rlwe import Committee, CommitteeSession, Member, Trust
+from mibao.secagg.masking_rlwe import Committee, CommitteeSession, Member
 from mibao.secagg.masking_rlwe_client import RlweClient
 from mibao.secagg.masking_rlwe_member import CommitteeMember
 from mibao.secagg.masking_rlwe_server import RlweServer

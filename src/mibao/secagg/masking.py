@@ -26,6 +26,7 @@ MAX_CLIENT_NUMBER = (1 << 32) - 1
 MAX_ROUND = (1 << 32) - 1
 MAX_LENGTH = 1 << 27
 TASK_HASH_BYTES = 32
+COMPLETE_BELOW = 60
 
 
 class Phase(Enum):
@@ -37,6 +38,13 @@ class Phase(Enum):
     CONFIRM = "confirm"
     REVEAL = "reveal"
     CLOSED = "closed"
+
+
+class Trust(Enum):
+    """What the server is trusted with; clients and committee act by it."""
+
+    HONEST_SERVER = "honest-server"  # it keeps to the rules and remembers all
+    MALICIOUS_SERVER = "malicious-server"  # it may do anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +61,10 @@ class Session:
         modulus_bits: 32 or 64; sums are modulo ``2**modulus_bits``.
         task_hash: 32 bytes that stand for everything else that must look alike to all clients (task, clipping,
             noise, input model); zeros bind nothing.
+        trust: With an honest server clients do not confirm the survivors to each other: four messages, not five.
+        neighbours: With how many others a client shares and masks, an even number; ``None`` for all of them. Only
+            for an honest server; take it from :func:`mibao.secagg.planning.plan_graph`.
+        share_threshold: How many of a client's ``neighbours + 1`` shares open its secrets; ``None`` for ``threshold``.
 
     Raises:
         InputError: a value is out of range, or one key stands under two numbers.
@@ -66,6 +78,9 @@ class Session:
     length: int
     modulus_bits: int
     task_hash: bytes = bytes(TASK_HASH_BYTES)
+    trust: Trust = Trust.MALICIOUS_SERVER
+    neighbours: int | None = None
+    share_threshold: int | None = None
 
     def __post_init__(self) -> None:
         clients = len(self.roster)
@@ -82,7 +97,24 @@ class Session:
             raise InputError(f"session: expected a task hash of 32 bytes, got {len(self.task_hash)}")
         if len({key.raw for key in self.roster.values()}) != clients:
             raise InputError("session: expected a signing key of its own for every client, got one twice")
+        self._check_graph()
         object.__setattr__(self, "roster", MappingProxyType(dict(sorted(self.roster.items()))))
+
+    def _check_graph(self) -> None:
+        if self.neighbours is None or self.share_threshold is None:
+            if self.neighbours is not self.share_threshold:
+                raise InputError("session: expected neighbours and share_threshold together, or neither")
+            return
+        if self.trust is not Trust.HONEST_SERVER or self.neighbours % 2:
+            raise InputError("session: expected an even number of neighbours, and an honest server")
+        _check_range("clients of a sparse graph", len(self.roster), COMPLETE_BELOW, MAX_CLIENTS)
+        _check_range("neighbours", self.neighbours, 2, len(self.roster) - 2)
+        _check_range("share_threshold", self.share_threshold, 2, self.neighbours + 1)
+
+    @property
+    def secret_threshold(self) -> int:
+        """How many shares of one client's secret open it."""
+        return self.share_threshold or self.threshold
 
     @property
     def least_alive(self) -> int:
@@ -93,8 +125,12 @@ class Session:
     def tolerated_colluders(self) -> int:
         """How many clients may conspire with a server that breaks the rules: ``2 * threshold - clients - 1``.
 
+        0 where the server is trusted to keep to them.
+
         Source: Bonawitz et al., CCS 2017, section 6.2; derived in ``docs/spec/secagg.md``.
         """
+        if self.trust is Trust.HONEST_SERVER:
+            return 0
         return 2 * self.threshold - len(self.roster) - 1
 
 

@@ -10,7 +10,7 @@ section 4 and figure 4 with the steps that figure marks for active adversaries; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy import ndarray
 from mibao.codec import canonical
 from mibao.crypto import agreement, kdf, prg, shamir
 from mibao.crypto.aead import NONCE_BYTES, AesGcm
-from mibao.crypto.kdf import domain_tag
+from mibao.crypto.kdf import domain_tag, hmac_sha256
 from mibao.errors import IntegrityError
 from mibao.secagg.masking import Phase, Session
 from mibao.secagg.masking_pairwise_messages import HASH_BYTES, PUBLIC_BYTES, SHARE_BYTES, Kind, MessageFormat, Signed
@@ -53,7 +53,7 @@ class ShareContext:
 
 def client_randomness_bytes(session: Session) -> int:
     """How many random bytes one client consumes in one round: two X25519 secrets, one seed, two polynomials."""
-    return 2 * agreement.SECRET_BYTES + prg.SEED_BYTES + 2 * shamir.randomness_bytes(session.threshold)
+    return 2 * agreement.SECRET_BYTES + prg.SEED_BYTES + 2 * shamir.randomness_bytes(session.secret_threshold)
 
 
 def share_index(session: Session, number: int) -> int:
@@ -111,6 +111,25 @@ def keys_hash(keys: Mapping[int, AdvertisedKeys]) -> bytes:
     """32 bytes that stand for who advertised which keys."""
     parts = [_number(client) + keys[client].share_key + keys[client].mask_key for client in sorted(keys)]
     return hashlib.sha256(domain_tag("secagg/pairwise/keys", *parts)).digest()
+
+
+def neighbours(session: Session, context: ShareContext, clients: Collection[int]) -> Mapping[int, frozenset[int]]:
+    """With whom each of these clients shares and masks: everybody, or those next to it on a random circle.
+
+    The order on the circle hangs on every advertised key, so it is fixed only after all are.
+
+    Source: Bell et al., CCS 2020, section 3.2.
+    """
+    everybody = frozenset(clients)
+    if session.neighbours is None or session.neighbours >= len(everybody) - 1:
+        return {number: everybody - {number} for number in everybody}
+    seed = kdf.derive(context.both, purpose="secagg/pairwise/graph")
+    order = sorted(everybody, key=lambda number: hmac_sha256(seed, _number(number)))
+    half = session.neighbours // 2
+    steps = [*range(-half, 0), *range(1, half + 1)]
+    return {
+        number: frozenset(order[(place + step) % len(order)] for step in steps) for place, number in enumerate(order)
+    }
 
 
 def transcript(context: ShareContext, *, sharers: Iterable[int], alive: Iterable[int], dropped: Iterable[int]) -> bytes:

@@ -19,7 +19,7 @@ from mibao.errors import InputError, IntegrityError, ProtocolError
 from mibao.secagg import masking_pairwise as steps
 from mibao.secagg import masking_pairwise_messages as wire
 from mibao.secagg import message_fields as fields
-from mibao.secagg.masking import Phase, Session
+from mibao.secagg.masking import Phase, Session, Trust
 from mibao.secagg.masking_pairwise import AdvertisedKeys, ShareContext
 from mibao.secagg.masking_pairwise_messages import SERVER, Kind
 from mibao.secagg.message_fields import Body
@@ -87,6 +87,7 @@ class PairwiseClient:
         self._sent = b""
         self._keys: dict[int, AdvertisedKeys] = {}
         self._context = ShareContext(binding=self._format.binding, keys_hash=b"")
+        self._neighbours: frozenset[int] = frozenset()
         self._sharers: tuple[int, ...] = ()
         self._alive: tuple[int, ...] = ()
         self._dropped: tuple[int, ...] = ()
@@ -138,9 +139,10 @@ class PairwiseClient:
             with fields.blaming(SERVER, phase):
                 reply = step(self, body)
         finally:
-            if reply is None or following is Phase.CLOSED:
+            last = following is Phase.CLOSED or (phase is Phase.CONFIRM and self._session.trust is Trust.HONEST_SERVER)
+            if reply is None or last:
                 self._close()
-        self._phase = following
+        self._phase = Phase.CLOSED if last else following
         return reply
 
     def _share(self, body: Body) -> bytes:
@@ -158,8 +160,9 @@ class PairwiseClient:
             raise IntegrityError("advertisements: this client's own keys are missing or swapped")
         steps.check_distinct(self._keys)
         self._context = ShareContext(binding=self._format.binding, keys_hash=steps.keys_hash(self._keys))
+        self._neighbours = steps.neighbours(self._session, self._context, self._keys)[self._number]
         shares = self._split()
-        sealed = {peer: self._seal_to(peer, shares[peer]) for peer in self._keys if peer != self._number}
+        sealed = {peer: self._seal_to(peer, shares[peer]) for peer in sorted(self._neighbours)}
         held = self._held
         held.shares = {self._number: shares[self._number]}
         held.share_secret = held.mask_secret = b""
@@ -174,8 +177,8 @@ class PairwiseClient:
 
     def _split(self) -> dict[int, bytes]:
         """For each advertiser a share of the mask secret, and behind it one of the self-mask seed."""
-        held, threshold = self._held, self._session.threshold
-        holders = {steps.share_index(self._session, peer): peer for peer in self._keys}
+        held, threshold = self._held, self._session.secret_threshold
+        holders = {steps.share_index(self._session, p): p for p in sorted({*self._neighbours, self._number})}
         half = shamir.randomness_bytes(threshold)
         key_shares, seed_shares = (
             shamir.split(secret, threshold=threshold, indices=list(holders), randomness=polynomial)
@@ -199,10 +202,10 @@ class PairwiseClient:
         if fields.integer(body, "receiver") != self._number:
             raise IntegrityError("shares: meant for another client")
         delivered = fields.entries(body, "shares", size=wire.CIPHERTEXT_BYTES)
-        if not delivered.keys() <= self._keys.keys() - {self._number}:
+        if not delivered.keys() <= self._neighbours:
             raise IntegrityError("shares: from a client that advertised no keys")
         self._sharers = tuple(sorted({*delivered, self._number}))
-        self._check_enough(len(self._sharers), "shared")
+        self._check_sharers()
         for peer, ciphertext in delivered.items():
             with fields.blaming(fields.client_name(peer), Phase.SHARE):
                 self._held.shares[peer] = steps.open_share(
@@ -228,13 +231,19 @@ class PairwiseClient:
         alive, dropped = fields.numbers(body, "alive"), fields.numbers(body, "dropped")
         if not set(alive).isdisjoint(dropped):
             raise IntegrityError("survivors: a client is listed as alive and as dropped")
-        if {*alive, *dropped} != set(self._sharers):
+        if {*alive, *dropped} & {*self._neighbours, self._number} != set(self._sharers):
+            raise IntegrityError("survivors: alive and dropped are not together the clients that shared")
+        if not {*alive, *dropped} <= self._keys.keys():
             raise IntegrityError("survivors: alive and dropped are not together the clients that shared")
         if self._number not in alive:
             raise IntegrityError("survivors: this client is not among them")
         self._check_enough(len(alive), "alive")
         self._alive, self._dropped = alive, dropped
-        self._transcript = steps.transcript(self._context, sharers=self._sharers, alive=alive, dropped=dropped)
+        if self._session.trust is Trust.HONEST_SERVER:
+            return self._send_revelation()
+        self._transcript = steps.transcript(
+            self._context, sharers=sorted((*alive, *dropped)), alive=alive, dropped=dropped
+        )
         self._sent = self._send(Kind.CONFIRMATION, {"transcript": self._transcript})
         return self._sent
 
@@ -252,15 +261,28 @@ class PairwiseClient:
             raise IntegrityError(
                 f"confirmations: expected {self._session.threshold} clients to have signed, got {len(confirmed)}"
             )
+        return self._send_revelation()
+
+    def _send_revelation(self) -> bytes:
         self._confirmed = True
+        held, near = self._held.shares, set(self._sharers)
         # For each peer the one half or the other, decided by two sets that were checked to be disjoint.
         return self._send(
             Kind.REVELATION,
             {
-                "keys": fields.pairs({peer: self._held.shares[peer][: wire.SHARE_BYTES] for peer in self._dropped}),
-                "seeds": fields.pairs({peer: self._held.shares[peer][wire.SHARE_BYTES :] for peer in self._alive}),
+                "keys": fields.pairs({peer: held[peer][: wire.SHARE_BYTES] for peer in self._dropped if peer in near}),
+                "seeds": fields.pairs({peer: held[peer][wire.SHARE_BYTES :] for peer in self._alive if peer in near}),
             },
         )
+
+    def _check_sharers(self) -> None:
+        if self._session.neighbours is None:
+            self._check_enough(len(self._sharers), "shared")
+        elif len(self._sharers) < self._session.secret_threshold:
+            raise IntegrityError(
+                f"expected at least {self._session.secret_threshold} clients of the neighbourhood to have shared, "
+                f"got {len(self._sharers)}"
+            )
 
     def _check_enough(self, clients: int, did: str) -> None:
         if clients < self._session.least_alive:

@@ -15,7 +15,7 @@ from mibao.crypto import sign
 from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import SignerPrivateKey
 from mibao.errors import IntegrityError
-from mibao.secagg.masking import Phase, Session
+from mibao.secagg.masking import Phase, Session, Trust
 from mibao.secagg.message_fields import Body, blaming, client_name, expect_fields, integer, octets
 
 MAGIC = b"mbSA"
@@ -155,6 +155,10 @@ def session_binding(session: Session) -> bytes:
         "task": session.task_hash,
         "threshold": session.threshold,
     }
+    if session.trust is not Trust.MALICIOUS_SERVER:
+        content["trust"] = session.trust.value
+    if session.neighbours is not None:
+        content |= {"neighbours": session.neighbours, "share_threshold": session.share_threshold}
     return hashlib.sha256(domain_tag("secagg/pairwise/session", canonical.encode(content))).digest()
 
 

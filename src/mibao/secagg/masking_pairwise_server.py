@@ -18,7 +18,7 @@ from mibao.events import SecureSumReleased
 from mibao.secagg import masking_pairwise as steps
 from mibao.secagg import masking_pairwise_messages as wire
 from mibao.secagg import message_fields as fields
-from mibao.secagg.masking import Phase, SecureSum, Session
+from mibao.secagg.masking import Phase, SecureSum, Session, Trust
 from mibao.secagg.masking_pairwise import AdvertisedKeys, ShareContext
 from mibao.secagg.masking_pairwise_messages import Kind, Signed
 from mibao.secagg.message_fields import Body
@@ -39,6 +39,7 @@ class PairwiseServer:
         self._commitments: dict[int, bytes] = {}
         self._sealed: dict[int, dict[int, bytes]] = {}
         self._total: UInt64[ndarray, " d"] = np.zeros(session.length, dtype=np.uint64)
+        self._neighbours: Mapping[int, frozenset[int]] = {}
         self._sharers: tuple[int, ...] = ()
         self._alive: tuple[int, ...] = ()
         self._dropped: tuple[int, ...] = ()
@@ -89,6 +90,8 @@ class PairwiseServer:
         self._check_enough()
         came = tuple(sorted(self._came))
         outgoing = close(self, came)
+        if following is Phase.CONFIRM and self._session.trust is Trust.HONEST_SERVER:
+            following = Phase.REVEAL
         self._due, self._came, self._phase = tuple(outgoing), {}, following
         return outgoing
 
@@ -134,6 +137,7 @@ class PairwiseServer:
 
     def _send_keys(self, came: tuple[int, ...]) -> dict[int, bytes]:
         self._context = ShareContext(binding=self._format.binding, keys_hash=steps.keys_hash(self._keys))
+        self._neighbours = steps.neighbours(self._session, self._context, self._keys)
         return self._to_all(came, Kind.KEYS, {"advertisements": [self._came[number] for number in came]})
 
     def _take_shares(self, signed: Signed) -> None:
@@ -142,7 +146,7 @@ class PairwiseServer:
             raise IntegrityError("saw other keys than the server collected")
         commitment = fields.octets(signed.body, "commitment", size=wire.HASH_BYTES)
         sealed = fields.entries(signed.body, "shares", size=wire.CIPHERTEXT_BYTES)
-        if sealed.keys() != self._keys.keys() - {signed.sender}:
+        if sealed.keys() != self._neighbours[signed.sender]:
             raise IntegrityError("shares: expected one for every other client that advertised keys")
         self._commitments[signed.sender], self._sealed[signed.sender] = commitment, sealed
 
@@ -150,7 +154,8 @@ class PairwiseServer:
         self._sharers = came
         outgoing = {}
         for receiver in came:
-            shares = fields.pairs({sender: self._sealed[sender][receiver] for sender in came if sender != receiver})
+            near = self._neighbours[receiver]
+            shares = fields.pairs({sender: self._sealed[sender][receiver] for sender in came if sender in near})
             body: Body = {"receiver": receiver, "shares": shares}
             outgoing[receiver] = self._format.write_broadcast(Kind.DELIVERY, body)
         self._sealed = {}
@@ -181,7 +186,9 @@ class PairwiseServer:
         fields.expect_fields(signed.body, "keys", "seeds")
         keys = fields.entries(signed.body, "keys", size=wire.SHARE_BYTES)
         seeds = fields.entries(signed.body, "seeds", size=wire.SHARE_BYTES)
-        if tuple(keys) != self._dropped or tuple(seeds) != self._alive:
+        near = {*self._neighbours[signed.sender], signed.sender}
+        expected = [tuple(peer for peer in peers if peer in near) for peers in (self._dropped, self._alive)]
+        if [tuple(keys), tuple(seeds)] != expected:
             raise IntegrityError("expected key shares of the dropped and seed shares of the alive clients")
         self._key_shares[signed.sender], self._seed_shares[signed.sender] = keys, seeds
 
@@ -201,7 +208,7 @@ class PairwiseServer:
 
     def _cancel_pair_masks(self, dropped: int, secret: bytes) -> None:
         bits = self._session.modulus_bits
-        for peer in self._alive:
+        for peer in self._neighbours[dropped].intersection(self._alive):
             seed = steps.mask_seed(secret, self._keys[peer].mask_key, self._context)
             if steps.adds_pair_mask(peer, dropped):
                 steps.subtract_mask(self._total, seed, modulus_bits=bits)
@@ -209,10 +216,14 @@ class PairwiseServer:
                 steps.add_mask(self._total, seed, modulus_bits=bits)
 
     def _rebuild(self, number: int, revealed: Mapping[int, Mapping[int, bytes]]) -> bytes:
-        threshold = self._session.threshold
+        threshold = self._session.secret_threshold
+        holders = [holder for holder in sorted(revealed) if number in revealed[holder]][:threshold]
+        if len(holders) < threshold:
+            raise ProtocolError(
+                f"client {number}, step reveal: {len(holders)} of its {threshold} neighbours needed are left"
+            )
         shares = [
-            Share(index=steps.share_index(self._session, holder), value=revealed[holder][number])
-            for holder in sorted(revealed)[:threshold]
+            Share(index=steps.share_index(self._session, holder), value=revealed[holder][number]) for holder in holders
         ]
         try:
             return shamir.combine(shares, threshold=threshold)

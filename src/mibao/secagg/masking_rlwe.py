@@ -13,7 +13,6 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
@@ -26,7 +25,7 @@ from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import RecipientPublicKey, RecipientSuite, SignerPublicKey
 from mibao.errors import InputError
 from mibao.secagg import ring
-from mibao.secagg.masking import MAX_CLIENT_NUMBER, MAX_LENGTH, MAX_ROUND, TASK_HASH_BYTES
+from mibao.secagg.masking import MAX_CLIENT_NUMBER, MAX_LENGTH, MAX_ROUND, TASK_HASH_BYTES, Trust
 from mibao.secagg.packed_sharing import Packing
 from mibao.secagg.rlwe_parameters import RING_DEGREE, ParameterSet, check_room, delta_bits
 from mibao.types import RandomId
@@ -38,13 +37,6 @@ MAX_MEMBERS = 64
 CLIENT_RANDOMNESS_BYTES = 64
 DEALER_CHECKS = 2
 NO_TRANSCRIPT = bytes(32)
-
-
-class Trust(Enum):
-    """What the server is trusted with; a member of the committee acts by it."""
-
-    HONEST_SERVER = "honest-server"  # it keeps to the rules and remembers all
-    MALICIOUS_SERVER = "malicious-server"  # it may do anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from mibao.secagg import masking_rlwe as steps
 from mibao.secagg import message_fields as fields
 from mibao.secagg import packed_sharing
 from mibao.secagg.journal import Journal
-from mibao.secagg.masking import Phase
-from mibao.secagg.masking_rlwe import NO_TRANSCRIPT, CommitteeSession, Trust
+from mibao.secagg.masking import Phase, Trust
+from mibao.secagg.masking_rlwe import NO_TRANSCRIPT, CommitteeSession
 from mibao.secagg.masking_rlwe_messages import SERVER, Announcement, Kind, RlweFormat, member_name
 
 

@@ -17,8 +17,8 @@ from mibao.events import SecureSumReleased
 from mibao.secagg import masking_rlwe as steps
 from mibao.secagg import message_fields as fields
 from mibao.secagg import packed_sharing
-from mibao.secagg.masking import Phase, SecureSum
-from mibao.secagg.masking_rlwe import NO_TRANSCRIPT, CommitteeSession, MaskedSum, Trust
+from mibao.secagg.masking import Phase, SecureSum, Trust
+from mibao.secagg.masking_rlwe import NO_TRANSCRIPT, CommitteeSession, MaskedSum
 from mibao.secagg.masking_rlwe_member import check_confirmation
 from mibao.secagg.masking_rlwe_messages import ELEMENT_BYTES, Announcement, Kind, RlweFormat, member_name
 from mibao.types import MaskingScheme
