@@ -8,9 +8,11 @@ from mibao.dp.accounting import (
     rho_of,
 )
 from mibao.dp.clipping import clip_rows, clip_to_grid, clip_updates, squared_sensitivity
+from mibao.dp.distributed import NoiseShares
 from mibao.dp.noise_addition import discrete_gaussian, gaussian_added, gaussian_on_grid, noise_added, share_variance
 
 __all__ = [
+    "NoiseShares",
     "clip_rows",
     "clip_to_grid",
     "clip_updates",

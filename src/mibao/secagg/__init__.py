@@ -18,14 +18,17 @@ from mibao.secagg.masking_rlwe import Committee, CommitteeSession, Member
 from mibao.secagg.masking_rlwe_client import RlweClient
 from mibao.secagg.masking_rlwe_member import CommitteeMember
 from mibao.secagg.masking_rlwe_server import RlweServer
+from mibao.secagg.planning import GraphPlan, plan_graph, require_safe_committee
 from mibao.secagg.rlwe_parameters import ParameterSet, parameter_set, smallest_set
 from mibao.secagg.simulation import run_round, simulate_sum
+from mibao.secagg.vector_codec import VectorCodec
 
 __all__ = [
     "Committee",
     "CommitteeMember",
     "CommitteeSession",
     "FileJournal",
+    "GraphPlan",
     "Journal",
     "MaskingClient",
     "MaskingMember",
@@ -41,9 +44,12 @@ __all__ = [
     "SecureSum",
     "Session",
     "Trust",
+    "VectorCodec",
     "client_randomness_bytes",
     "default_threshold",
     "parameter_set",
+    "plan_graph",
+    "require_safe_committee",
     "run_round",
     "simulate_sum",
     "smallest_set",

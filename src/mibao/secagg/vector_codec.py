@@ -3,7 +3,8 @@
 Error bounds, stated here once, in units of the values, with ``step`` the codec's:
 
 * one client's rounding moves a coordinate by less than ``step``, is 0 in the mean (but for the few draws that are
-  thrown away because their norm is over its bound), and has variance at most ``step**2 / 4``; a sum of ``n`` is off by less than ``n * step`` and has variance at most ``n * step**2 / 4``;
+  thrown away because their norm is over its bound), and has variance at most ``step**2 / 4``; a sum of ``n`` is off
+  by less than ``n * step`` and has variance at most ``n * step**2 / 4``;
 * a rotation keeps Euclidean errors; a coordinate that it makes larger than ``bound`` is cut, with probability at most
   ``2**-40`` a vector;
 * with ``kept`` of ``d`` coordinates sent, the same random ones by all, the estimate of a sum is right in the mean, with
