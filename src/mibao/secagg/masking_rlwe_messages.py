@@ -13,20 +13,20 @@ from enum import IntEnum
 from blake3 import blake3
 
 from mibao.codec import canonical, frames
-from mibao.crypto import kem, sign
+from mibao.crypto import kem
 from mibao.crypto.kdf import domain_tag
-from mibao.crypto.keys import RecipientSuite, SignerPrivateKey, SignerPublicKey
+from mibao.crypto.keys import RecipientSuite, SignerPrivateKey
 from mibao.errors import IntegrityError
 from mibao.secagg import message_fields as fields
 from mibao.secagg.masking import Phase
 from mibao.secagg.masking_rlwe import DEALER_CHECKS, CommitteeSession, agreed_fields, session_binding
 from mibao.secagg.message_fields import Body
+from mibao.secagg.signed_maps import MAX_SIGNATURE_BYTES, SignedMaps, decode_map, sender_of
 
 MAGIC = b"mbSR"
 FRAME_VERSION = 1
 HASH_BYTES = 32
 ELEMENT_BYTES = 4
-MAX_SIGNATURE_BYTES = 3373
 SERVER = "server"
 _TAG_BYTES = 16
 _ENCAPSULATED_BYTES = kem.ENCAPSULATED_BYTES[RecipientSuite.MLKEM768_X25519]
@@ -88,6 +88,7 @@ class RlweFormat:
         self.session = session
         self.binding = session_binding(session)
         self._agreed = agreed_fields(session)
+        self._maps = SignedMaps("secagg/rlwe", self.binding)
         self._members = list(session.committee.members)
         self.share_values = session.share_columns + DEALER_CHECKS
         self.sealed_bytes = _ENCAPSULATED_BYTES + _TAG_BYTES + ELEMENT_BYTES * self.share_values
@@ -115,7 +116,7 @@ class RlweFormat:
             if size > self.max_header_bytes or len(payload) != 4 + size + rest:
                 raise IntegrityError("upload: its parts are not as long as this session's")
             header = bytes(payload[4 : 4 + size])
-            client = self._sender(header)
+            client = sender_of(header)
         shares = tuple(
             payload[start : start + self.sealed_bytes]
             for start in range(4 + size, len(payload) - self.vector_bytes, self.sealed_bytes)
@@ -138,11 +139,9 @@ class RlweFormat:
         """
         if client not in self.session.roster:
             raise IntegrityError("not on the roster")
-        body = self._signed_body(Kind.UPLOAD, header, client, self.session.roster[client])
+        key = self.session.roster[client]
+        body = self._maps.read("upload", header, sender=client, key=key, agreed=self._agreed)
         fields.expect_fields(body, *self._agreed, "shares", "vector")
-        for name, expected in self._agreed.items():
-            if body[name] != expected or type(body[name]) is not type(expected):
-                raise IntegrityError(f"{name}: differs from this session's")
         fields.octets(body, "vector", size=HASH_BYTES)
         hashes = fields.messages(body, "shares", most=len(self._members))
         if len(hashes) != len(self._members) or any(len(one) != HASH_BYTES for one in hashes):
@@ -170,7 +169,7 @@ class RlweFormat:
         clients = len(self.session.roster)
         with fields.blaming(SERVER, Phase.CONFIRM):
             most = 4096 + clients * (self.max_header_bytes + self.sealed_bytes + 64)
-            body = self._map(self._payload(Kind.ANNOUNCEMENT, data, most=most))
+            body = decode_map(self._payload(Kind.ANNOUNCEMENT, data, most=most))
             fields.expect_fields(body, "challenge", "dropped", "headers", "previous", "receiver", "shares")
             return Announcement(
                 headers=fields.entries(body, "headers", most=self.max_header_bytes),
@@ -208,12 +207,13 @@ class RlweFormat:
                 self.session.share_columns + DEALER_CHECKS * len(self.session.roster)
             )
             content = bytes(self._payload(kind, data, most=4096 + MAX_SIGNATURE_BYTES + checks))
-            member = self._sender(content)
+            member = sender_of(content)
             if member not in self.session.committee.members:
                 raise IntegrityError(f"member {member} is not in the committee")
         with fields.blaming(member_name(member), STEP[kind]):
             key = self.session.committee.members[member].signer
-            return Signed(member=member, body=self._signed_body(kind, content, member, key))
+            body = self._maps.read(kind.name.lower(), content, sender=member, key=key)
+            return Signed(member=member, body=body)
 
     def write_confirmations(self, messages: Sequence[bytes]) -> bytes:
         """The members' confirmations, for each other."""
@@ -224,38 +224,13 @@ class RlweFormat:
         members = len(self._members)
         with fields.blaming(SERVER, Phase.REVEAL):
             most = 4096 + members * (8192 + MAX_SIGNATURE_BYTES)
-            body = self._map(self._payload(Kind.CONFIRMATIONS, data, most=most))
+            body = decode_map(self._payload(Kind.CONFIRMATIONS, data, most=most))
             fields.expect_fields(body, "confirmations")
             return fields.messages(body, "confirmations", most=members)
 
     def sign_map(self, kind: Kind, body: Body, *, sender: int, signer: SignerPrivateKey) -> bytes:
         """A map and its signature for this session and kind."""
-        content = canonical.encode(body)
-        signature = sign.sign(signer, self._signed_bytes(sender, content), purpose=_purpose(kind))
-        return canonical.encode({"body": content, "sender": sender, "signature": signature})
-
-    def _signed_body(self, kind: Kind, data: bytes, sender: int, key: SignerPublicKey) -> Body:
-        envelope = self._map(data)
-        fields.expect_fields(envelope, "body", "sender", "signature")
-        if fields.integer(envelope, "sender") != sender:
-            raise IntegrityError("signed by somebody else")
-        content, signature = fields.octets(envelope, "body"), fields.octets(envelope, "signature")
-        body = self._map(content)
-        # A client that holds another session signed another binding: the field that differs says more.
-        for name, expected in self._agreed.items() if kind is Kind.UPLOAD else ():
-            if name in body and body[name] != expected:
-                raise IntegrityError(f"{name}: differs from this session's")
-        sign.verify(key, self._signed_bytes(sender, content), signature, purpose=_purpose(kind))
-        return body
-
-    def _signed_bytes(self, sender: int, content: bytes) -> bytes:
-        return self.binding + sender.to_bytes(4, "big") + hashlib.sha256(content).digest()
-
-    def _sender(self, data: bytes) -> int:
-        sender = fields.integer(self._map(data), "sender")
-        if not 0 <= sender < 1 << 32:
-            raise IntegrityError("sender: expected a number below 2**32")
-        return sender
+        return self._maps.write(kind.name.lower(), body, sender=sender, signer=signer)
 
     def _payload(self, kind: Kind, data: bytes, *, most: int) -> memoryview:
         found, payload = frames.view(data, magic=MAGIC, version=FRAME_VERSION, max_bytes=most)
@@ -263,13 +238,6 @@ class RlweFormat:
             came = next((one.name.lower() for one in Kind if one == found), f"unknown kind {found}")
             raise IntegrityError(f"expected the message {kind.name.lower()}, got {came}")
         return payload
-
-    @staticmethod
-    def _map(data: bytes | memoryview) -> Body:
-        value = canonical.decode(bytes(data), max_bytes=len(data))
-        if not isinstance(value, dict):
-            raise IntegrityError("expected a map")
-        return value
 
 
 def member_name(number: int) -> str:
@@ -279,10 +247,6 @@ def member_name(number: int) -> str:
 
 def _frame(kind: Kind, payload: bytes) -> bytes:
     return frames.encode(frames.Frame(magic=MAGIC, version=FRAME_VERSION, kind=kind, payload=payload))
-
-
-def _purpose(kind: Kind) -> str:
-    return f"secagg/rlwe/{kind.name.lower()}"
 
 
 def _sha256(data: bytes | memoryview) -> bytes:
