@@ -180,6 +180,7 @@ class MaskingScheme(Enum):
 
     PAIRWISE = "pairwise"
     RLWE = "rlwe"
+    ENCRYPTED = "encrypted"
 
 
 class Refusal(Enum):

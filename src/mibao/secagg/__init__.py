@@ -1,5 +1,7 @@
 """Sums without seeing the addends: masking schemes, their session logic, and a simulator of whole rounds."""
 
+from mibao.secagg.encrypted_sum import HolderSession
+from mibao.secagg.encrypted_sum_parties import EncryptedSumClient, EncryptedSumServer, KeyHolder
 from mibao.secagg.journal import FileJournal, Journal, MemoryJournal
 from mibao.secagg.masking import (
     MaskingClient,
@@ -27,9 +29,13 @@ __all__ = [
     "Committee",
     "CommitteeMember",
     "CommitteeSession",
+    "EncryptedSumClient",
+    "EncryptedSumServer",
     "FileJournal",
     "GraphPlan",
+    "HolderSession",
     "Journal",
+    "KeyHolder",
     "MaskingClient",
     "MaskingMember",
     "MaskingServer",
