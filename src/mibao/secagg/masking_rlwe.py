@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -102,7 +103,7 @@ class Committee:
         return hashlib.sha256(domain_tag("secagg/rlwe/committee", canonical.encode(listed))).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CommitteeSession:
     """One round of the one-shot scheme; parties that differ in any field refuse each other's messages.
 
@@ -181,11 +182,13 @@ class CommitteeSession:
         """Field elements of one share of all secrets, without the blinds of the dealer check."""
         return self.secrets * RING_DEGREE // self.committee.packing
 
+    @cached_property
     def roster_root(self) -> bytes:
         """32 bytes that stand for every client's number and key."""
         listed: list[canonical.Value] = [[n, key.suite.value, key.raw] for n, key in self.roster.items()]
         return hashlib.sha256(domain_tag("secagg/rlwe/roster", canonical.encode(listed))).digest()
 
+    @cached_property
     def full_task_hash(self) -> bytes:
         """32 bytes that stand for the task with its clipping, noise and fewest clients."""
         content: dict[str, canonical.Value] = {
@@ -213,9 +216,9 @@ def agreed_fields(session: CommitteeSession) -> dict[str, canonical.Value]:
         "parameters": session.parameters.id,
         "quorum": committee.quorum,
         "reconstruct": committee.sharing.dimension,
-        "roster": session.roster_root(),
+        "roster": session.roster_root,
         "round": session.round,
-        "task": session.full_task_hash(),
+        "task": session.full_task_hash,
         "version": VERSION,
     }
 
@@ -227,7 +230,7 @@ def session_binding(session: CommitteeSession) -> bytes:
 
 def matrix_seed(session: CommitteeSession) -> bytes:
     """What each party expands the public matrix from; never received."""
-    parts = session.parameters.id.encode(), session.full_task_hash(), _u32(session.round), session.roster_root()
+    parts = session.parameters.id.encode(), session.full_task_hash, _u32(session.round), session.roster_root
     return hashlib.sha256(domain_tag("secagg/rlwe/matrix", *parts)).digest()
 
 
@@ -236,7 +239,7 @@ def share_label(session: CommitteeSession, binding: bytes, *, client: int, membe
     return domain_tag(
         "secagg/rlwe/share",
         session.parameters.id.encode(),
-        session.full_task_hash(),
+        session.full_task_hash,
         _u32(session.round),
         _u32(client),
         _u32(member),
