@@ -173,7 +173,7 @@ def measure_hundred() -> Iterator[Measurement]:
         return lambda: _flower(100, _HUNDRED_THOUSAND)[name]
 
     yield _beside("secagg.all_clients", median(run["clients_s"] for run in runs), flower("clients_s"), note)
-    note = "Flower with 23 shares, threshold 11; its workflow rebuilds a seed from all 23 shares, which is most of its time"
+    note = "Flower with 23 shares, threshold 11; it rebuilds a seed from all 23, which is most of its time"
     yield _beside("secagg.all_server", median(run["server_s"] for run in runs), flower("server_s"), note)
     yield _beside("secagg.messages", runs[0]["messages"], flower("messages"))
     yield _beside("secagg.bytes", runs[0]["upload_bytes"] / _HUNDRED_THOUSAND,
