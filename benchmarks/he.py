@@ -18,6 +18,7 @@ from benchmarks.peers.venvs import ask, ask_python
 
 _FEATURES = 30
 _ROUNDS = 5
+_ROWS = 2048
 _BOUND = 8.0
 _LARGEST_ERROR = 1e-3
 _MODES = {"clear": "encrypted-data", "both": "encrypted-both"}
@@ -30,18 +31,19 @@ def encrypted_rows_per_second(mode: str) -> float:
         NotMeasured: a logit was off by more than 1e-3.
     """
     from mibao import he
-    from mibao.crypto.rng import random_id
+    from mibao.he.network import Dense, Node
 
     rng = np.random.default_rng(0)
     weights, bias = rng.normal(size=(_FEATURES, 1)) * 0.5, np.array([0.25])
     host = "model" if mode == "clear" else "host"
     owner = "model" if mode == "clear" else "owner"
     roles = he.Roles(data_owner="owner", model_owner=owner, compute_host=host)
-    circuit = he.compile_linear(
-        weights, bias, mode=he.ComputeMode(_MODES[mode]), roles=roles, input_bound=_BOUND, circuit_id=random_id()
-    )
+    bounds = np.full(_FEATURES, _BOUND)
+    layer = Dense(weights=weights.T, bias=bias)
+    network = he.Network(low=-bounds, high=bounds, nodes=(Node(layer=layer, inputs=(0,)),))
+    circuit = he.compile_circuit(network, mode=he.ComputeMode(_MODES[mode]), roles=roles, rows=_ROWS)
     client, server = circuit.keygen()
-    records = rng.normal(size=(circuit.spec.parameters.slots, _FEATURES))
+    records = rng.normal(size=(circuit.spec.request.rows, _FEATURES)).clip(-_BOUND, _BOUND)
     request = client.encrypt(records)
     seconds = []
     for _ in range(_ROUNDS):

@@ -7,12 +7,12 @@ from jaxtyping import Bool, Float64
 from numpy import ndarray
 
 from mibao import he
-from mibao.crypto.rng import random_id
 from mibao.demo.model import LinearModel
 from mibao.demo.outcome import Computed, Cost
 from mibao.demo.surroundings import Surroundings
 from mibao.events import Event
 from mibao.he import files
+from mibao.he.network import Dense, Node
 from mibao.types import ComputeMode
 
 ROLES = {
@@ -43,14 +43,10 @@ def evaluate(
     host_folder = folder / "host"
     host_folder.mkdir(parents=True)
     started = around.clock_s()
-    circuit = he.compile_linear(
-        model.weights[:, None],
-        np.array([model.bias]),
-        mode=mode,
-        roles=ROLES[mode],
-        input_bound=input_bound,
-        circuit_id=random_id(),
-    )
+    layer = Dense(weights=model.weights[None, :], bias=np.array([model.bias]))
+    bounds = np.full(features.shape[1], input_bound)
+    network = he.Network(low=-bounds, high=bounds, nodes=(Node(layer=layer, inputs=(0,)),))
+    circuit = he.compile_circuit(network, mode=mode, roles=ROLES[mode], rows=len(features))
     client, server = circuit.keygen()
     files.write_client_key(folder / files.CLIENT_KEY_NAME, client)
     bundle, server_keys = files.write_server(host_folder, server)

@@ -1,14 +1,15 @@
 """Computing on ciphertexts: ask a model without showing the question, or the model.
 
->>> circuit = he.compile_linear(weights, bias, mode=mode, roles=roles, input_bound=8.0, circuit_id=random_id())
+>>> circuit = he.compile_circuit(network, mode=mode, roles=roles)
 >>> client, server = circuit.keygen()
->>> logits = client.decrypt(server.evaluate(client.encrypt(records)))
+>>> answers = client.decrypt(server.evaluate(client.encrypt(records)))
 
 Importing this package does not import the library underneath; the first key or request does.
 """
 
+from mibao.he.circuit import Circuit, compile_circuit
 from mibao.he.client import Client, generate_client
-from mibao.he.linear import LinearCircuit, compile_linear
+from mibao.he.network import Network
 from mibao.he.parameters import Parameters
 from mibao.he.roles import Roles, key_holder, who_could_read
 from mibao.he.server import Server, circuit_evaluated, request_in_clear
@@ -16,15 +17,16 @@ from mibao.he.spec import CircuitSpec
 from mibao.types import ComputeMode
 
 __all__ = [
+    "Circuit",
     "CircuitSpec",
     "Client",
     "ComputeMode",
-    "LinearCircuit",
+    "Network",
     "Parameters",
     "Roles",
     "Server",
     "circuit_evaluated",
-    "compile_linear",
+    "compile_circuit",
     "generate_client",
     "key_holder",
     "request_in_clear",

@@ -16,9 +16,13 @@ from mibao.he import envelope
 from mibao.he.engine import Engine, SecretKey
 from mibao.he.engine_seal import engine_for
 from mibao.he.envelope import Envelope, Kind
-from mibao.he.records import checked_records, columns
+from mibao.he.execution import encoded_constants
+from mibao.he.program import Constant, Program
+from mibao.he.program_codec import to_value
+from mibao.he.records import batches, checked_records
+from mibao.he.reference import finish
+from mibao.he.scheduling import schedule
 from mibao.he.spec import MAX_ROWS, CircuitSpec
-from mibao.he.weights import Weights
 from mibao.types import RandomId
 
 _ROOM = envelope.MAX_BYTES[Kind.REQUEST] - 2 * envelope.MAX_HEADER_BYTES  # for ciphertexts in one message
@@ -52,10 +56,10 @@ class Client:
         return self._key_id
 
     def encrypt(self, records: Real[ndarray, "..."]) -> bytes:
-        """A request that carries ``records`` encrypted: one ciphertext a feature for each N / 2 rows.
+        """A request that carries ``records`` encrypted, packed as the circuit's layout has them.
 
         Args:
-            records: Shape (rows, features), at most 2**20 rows.
+            records: Shape (rows, features), or (rows, ...) as the model takes them; at most 2**20 rows.
 
         Raises:
             InputError: the records do not suit the circuit, the request would exceed 1 GiB or its answer 256 MiB, or
@@ -66,20 +70,23 @@ class Client:
         values = checked_records(self._spec, records)
         rows = values.shape[0]
         self._spec.check_answer(rows)
-        each = self._engine.ciphertext_bytes(level=0)
-        if self._spec.batches(rows) * self._spec.features * each > _ROOM:
+        if self._spec.request_bytes(rows) > _ROOM:
             raise InputError(f"request: {rows} rows would exceed 1 GiB; send fewer at a time")
         body = b"".join(
-            self._engine.store_ciphertext(
-                self._engine.encrypt(self._secret, self._engine.encode(column, scale=self._spec.data_scale))
+            self._engine.store_ciphertexts(
+                [
+                    self._engine.encrypt(self._secret, self._engine.encode(slots, scale=self._spec.data_scale))
+                    for slots in packed
+                ]
             )
-            for column in columns(self._spec, values)
+            for packed in batches(self._spec, values)
         )
         header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value, "rows": rows}
         return envelope.encode(Envelope(kind=Kind.REQUEST, header=header, body=body))
 
-    def decrypt(self, answer: bytes) -> Float64[ndarray, "rows outputs"]:
-        """Logits, one row a record. **Never share them** with anyone who could relate them to ciphertexts.
+    def decrypt(self, answer: bytes) -> Float64[ndarray, "..."]:
+        """The model's output, one row a record: probabilities where the model gives them. **Never share it** with
+        anyone who could relate it to ciphertexts.
 
         A CKKS result carries noise that depends on the secret key: whoever gets exact results of chosen ciphertexts
         recovers the key (Li, Micciancio, EUROCRYPT 2021). They are for the key holder's eyes.
@@ -89,56 +96,63 @@ class Client:
             IntegrityError: the answer was altered or truncated.
             KeyMismatch: the answer is of another circuit or under another key.
         """
+        return finish(self.decrypt_logits(answer), head=self._spec.head, flat=self._spec.flat)
+
+    def decrypt_logits(self, answer: bytes) -> Float64[ndarray, "rows outputs"]:
+        """What the circuit computed, before sigmoid or softmax. As :meth:`decrypt`, and never to be shared either."""
         opened = envelope.decode(answer, Kind.ANSWER)
         envelope.check_fields(opened, "circuit", "key", "rows")
         check_binding(opened, circuit_id=self._spec.circuit_id, key_id=self._key_id)
         rows = envelope.count_of(opened, "rows", largest=MAX_ROWS)
-        level = self._spec.parameters.depth
-        scale = self._engine.product_scale(scale=self._spec.bias_scale, rescalings=level)
-        each = self._engine.ciphertext_bytes(level=level)
-        if len(opened.body) != self._spec.batches(rows) * self._spec.outputs * each:
+        if len(opened.body) != self._spec.answer_bytes(rows):
             raise IntegrityError("answer: its size does not match its rows")
-        batches = []
-        for batch in range(self._spec.batches(rows)):
-            starts = [(batch * self._spec.outputs + output) * each for output in range(self._spec.outputs)]
-            loaded = [
-                self._engine.load_ciphertext(opened.body[start : start + each], level=level, scale=scale)
-                for start in starts
-            ]
-            batches.append(np.stack([self._engine.decrypt(self._secret, ciphertext) for ciphertext in loaded], axis=1))
-        return np.concatenate(batches)[:rows]
+        level, held, count = self._spec.parameters.depth, self._spec.answer.rows, self._spec.answer.count
+        each = count * self._spec.ciphertext_bytes(level=level)
+        unpacked = []
+        for index, start in enumerate(range(0, len(opened.body), each)):
+            stack = self._engine.load_ciphertexts(
+                opened.body[start : start + each], count=count, level=level, scale=self._spec.answer_scale
+            )
+            slots = np.stack([self._engine.decrypt(self._secret, ciphertext) for ciphertext in stack])
+            unpacked.append(self._spec.answer.unpack(slots, min(held, rows - index * held)))
+        return np.concatenate(unpacked)
 
-    def encrypt_weights(self, weights: Weights) -> bytes:
-        """A bundle for the compute host with weights and biases encrypted: for each output its weights, then its bias.
+    def encrypt_weights(self, program: Program) -> bytes:
+        """A bundle for the compute host with every constant of ``program``, biases included, encrypted.
 
         Raises:
-            InputError: the mode leaves weights in clear, another shape, or a bundle over 1 GiB.
+            InputError: the mode leaves weights in clear, or the bundle would exceed 1 GiB.
         """
         spec, engine = self._spec, self._engine
         if not spec.weights_encrypted:
             raise InputError(f"{spec.mode.value}: weights stay in clear at the host")
-        if weights.matrix.shape != (spec.features, spec.outputs):
-            raise InputError(f"weights: expected ({spec.features}, {spec.outputs}), got {weights.matrix.shape}")
-        if (spec.features + 1) * spec.outputs * engine.ciphertext_bytes(level=0) > _ROOM:
-            raise InputError("bundle: encrypted weights would exceed 1 GiB")
-        plaintexts = []
-        for column, bias in zip(weights.matrix.T, weights.bias, strict=True):
-            plaintexts += [engine.encode_constant(float(weight), scale=spec.weight_scale) for weight in column]
-            plaintexts.append(engine.encode_constant(float(bias), scale=spec.bias_scale))
-        stored = [engine.store_ciphertext(engine.encrypt(self._secret, plaintext)) for plaintext in plaintexts]
-        header: dict[str, Value] = {"spec": spec.to_value(), "key": self._key_id.value}
+        standing = schedule(spec, program)
+        stored = []
+        for index, instruction in enumerate(program.instructions):
+            if isinstance(instruction, Constant):
+                level = standing.registers[instruction.source].level
+                scale = standing.constants[index]
+                encoded = encoded_constants(instruction, engine=engine, scale=scale, level=level)
+                stored += [engine.store_ciphertexts([engine.encrypt(self._secret, plaintext)]) for plaintext in encoded]
+                if sum(map(len, stored)) > _ROOM:
+                    raise InputError("bundle: encrypted weights would exceed 1 GiB")
+        header: dict[str, Value] = {"spec": spec.to_value(), "program": to_value(program), "key": self._key_id.value}
         return envelope.encode(Envelope(kind=Kind.ENCRYPTED_BUNDLE, header=header, body=b"".join(stored)))
 
     def server_keys(self) -> bytes:
         """``server.keys``: what the host needs to compute under this key, and nothing secret."""
-        both = self._spec.data_encrypted and self._spec.weights_encrypted
-        body = (
-            self._engine.store_relinearization_key(self._engine.generate_relinearization_key(self._secret))
-            if both
-            else b""
-        )
-        header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value}
-        return envelope.encode(Envelope(kind=Kind.SERVER_KEYS, header=header, body=body))
+        spec, engine = self._spec, self._engine
+        relinearization, galois = b"", b""
+        if spec.relinearizes:
+            relinearization = engine.store_relinearization_key(engine.generate_relinearization_key(self._secret))
+        if spec.rotations:
+            galois = engine.store_galois_keys(engine.generate_galois_keys(self._secret, spec.rotations))
+        header: dict[str, Value] = {
+            "circuit": spec.circuit_id.value,
+            "key": self._key_id.value,
+            "relinearization_bytes": len(relinearization),
+        }
+        return envelope.encode(Envelope(kind=Kind.SERVER_KEYS, header=header, body=relinearization + galois))
 
     def reveal_secret_bytes(self) -> bytes:
         """The whole of ``client.key``. Whoever reads it reads every request and answer."""

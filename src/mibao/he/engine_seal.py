@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt64
 from numpy import ndarray
 
-from mibao.errors import IntegrityError, MissingExtra
-from mibao.he.engine import Ciphertext, Engine, Operand, Plaintext, RelinearizationKey, SecretKey
+from mibao.errors import InputError, IntegrityError, MissingExtra
+from mibao.he import residue_packing
+from mibao.he.engine import (
+    Ciphertext,
+    Engine,
+    GaloisKeys,
+    Matrix,
+    Operand,
+    Plaintext,
+    RelinearizationKey,
+    SecretKey,
+)
 from mibao.he.parameters import Parameters
+from mibao.he.residue_product import ResidueMatrix
 
 # seal/serialization.h: magic, header size, major and minor version, compression, reserved, total size.
 _SEAL_HEADER = struct.Struct("<HBBBBHQ")
@@ -26,6 +36,9 @@ _CIPHERTEXT_FIELDS = struct.Struct("<4Q?QQQdQ")
 _COUNT = struct.Struct("<Q")
 _PREFIX_BYTES = 2 * _SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + _COUNT.size
 _WORD_BYTES = 8
+_WORD = np.dtype("<u8")
+_MOST_WEIGHT_BITS = 60
+_ROTATION = 3  # seal/util/galois.h: a rotation to the left by s is the automorphism that raises X to 3**s
 
 _Result = TypeVar("_Result")
 
@@ -59,7 +72,7 @@ class SealEngine:
         chosen.set_coeff_modulus(primes)
         self._version = _SEAL_HEADER.unpack_from(chosen.to_bytes())[2:4]
         self._context = seal.SEALContext(chosen, True, seal.sec_level_type.tc128)
-        self._primes = [prime.value() for prime in primes][: len(parameters.data_primes)]
+        self.primes = tuple(prime.value() for prime in primes)[: len(parameters.data_primes)]
         self._parms_ids = self._chain()
         self._secret_bytes = len(primes) * parameters.ring_degree * _WORD_BYTES
         self._encoder = seal.CKKSEncoder(self._context)
@@ -81,17 +94,37 @@ class SealEngine:
         """See :class:`~mibao.he.engine.Engine`."""
         return RelinearizationKey(self._seal.KeyGenerator(self._context, secret.handle).create_relin_keys())
 
+    def generate_galois_keys(self, secret: SecretKey, steps: Sequence[int]) -> GaloisKeys:
+        """See :class:`~mibao.he.engine.Engine`."""
+        keys = self._seal.GaloisKeys()
+        self._seal.KeyGenerator(self._context, secret.handle).create_galois_keys(list(steps), keys)
+        return GaloisKeys(keys)
+
     def public_sample(self, secret: SecretKey) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""
-        return self.store_ciphertext(self.encrypt(secret, self.encode_constant(0.0, scale=1.0)))
+        return self.store_ciphertexts([self.encrypt(secret, self.encode_constant(0.0, scale=1.0))])
 
-    def encode(self, values: Float64[ndarray, "count"], *, scale: float) -> Plaintext:
+    def encode(self, values: Float64[ndarray, "count"], *, scale: float, level: int = 0) -> Plaintext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Plaintext(_guard("plaintext", lambda: self._encoder.encode(np.ascontiguousarray(values), scale)))
+        return self._encoded(np.ascontiguousarray(values), scale, level)
 
-    def encode_constant(self, value: float, *, scale: float) -> Plaintext:
+    def encode_constant(self, value: float, *, scale: float, level: int = 0) -> Plaintext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Plaintext(_guard("plaintext", lambda: self._encoder.encode(float(value), scale)))
+        return self._encoded(float(value), scale, level)
+
+    def _encoded(self, values: Any, scale: float, level: int) -> Plaintext:
+        plain = _guard("plaintext", lambda: self._encoder.encode(values, scale))
+        if level:
+            self._evaluator.mod_switch_to_inplace(plain, self._parms_ids[level])
+        return Plaintext(plain)
+
+    def encode_matrix(self, weights: Float64[ndarray, "out in"], *, scale: float, level: int) -> Matrix:
+        """See :class:`~mibao.he.engine.Engine`."""
+        scaled = np.rint(weights * scale)
+        if not np.all(np.abs(scaled) < 2.0**_MOST_WEIGHT_BITS):
+            raise IntegrityError("plaintext: refused by the library")
+        primes = self.primes[: len(self.primes) - level]
+        return Matrix(ResidueMatrix(scaled.astype(np.int64), primes=primes), scale)
 
     def encrypt(self, secret: SecretKey, plaintext: Plaintext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
@@ -126,6 +159,33 @@ class SealEngine:
     def _is_zero(self, factor: Operand) -> bool:
         return isinstance(factor, Plaintext) and bool(factor.handle.is_zero())
 
+    def multiply_matrix(self, matrix: Matrix, stack: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """See :class:`~mibao.he.engine.Engine`."""
+        primes = stack[0].handle.coeff_modulus_size()
+        residues = np.stack([self._residues(ciphertext) for ciphertext in stack])
+        try:
+            products = matrix.handle.product(residues)
+        except InputError as error:
+            raise IntegrityError("matrix: refused by the library") from error
+        scale = stack[0].handle.scale() * matrix.scale
+        return [self._from_residues(product, level=len(self.primes) - primes, scale=scale) for product in products]
+
+    def square(self, ciphertext: Ciphertext) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Ciphertext(_guard("product", lambda: self._evaluator.square(ciphertext.handle)))
+
+    def rotate(self, ciphertext: Ciphertext, steps: int, keys: GaloisKeys) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Ciphertext(
+            _guard("rotation", lambda: self._evaluator.rotate_vector(ciphertext.handle, steps, keys.handle))
+        )
+
+    def lower(self, ciphertext: Ciphertext, level: int) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return Ciphertext(
+            _guard("ciphertext", lambda: self._evaluator.mod_switch_to(ciphertext.handle, self._parms_ids[level]))
+        )
+
     def add(self, ciphertext: Ciphertext, addend: Ciphertext | Plaintext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
         add = self._evaluator.add_plain if isinstance(addend, Plaintext) else self._evaluator.add
@@ -141,39 +201,49 @@ class SealEngine:
 
     def ciphertext_bytes(self, *, level: int) -> int:
         """See :class:`~mibao.he.engine.Engine`."""
-        return 2 * (len(self._primes) - level) * self.parameters.ring_degree * _WORD_BYTES
+        primes = self.primes[: len(self.primes) - level]
+        return residue_packing.packed_bytes(primes, components=2, degree=self.parameters.ring_degree)
 
-    def product_scale(self, *, scale: float, rescalings: int) -> float:
+    def store_ciphertexts(self, stack: Sequence[Ciphertext]) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""
-        dropped = self._primes[len(self._primes) - rescalings :]
-        return scale / float(math.prod(dropped))
+        residues = np.concatenate([self._residues(ciphertext) for ciphertext in stack])
+        return residue_packing.pack(residues, primes=self.primes[: residues.shape[1]])
 
-    def store_ciphertext(self, ciphertext: Ciphertext) -> bytes:
-        """See :class:`~mibao.he.engine.Engine`."""
-        stored: bytes = ciphertext.handle.to_string()
-        return stored[_PREFIX_BYTES:]
-
-    def load_ciphertext(self, data: bytes | memoryview, *, level: int, scale: float) -> Ciphertext:
+    def load_ciphertexts(self, data: bytes | memoryview, *, count: int, level: int, scale: float) -> list[Ciphertext]:
         """See :class:`~mibao.he.engine.Engine`.
 
         SEAL's own header is written here, never read from outside: what arrives can only be residues.
         """
-        expected = self.ciphertext_bytes(level=level)
+        expected = count * self.ciphertext_bytes(level=level)
         if len(data) != expected:
             raise IntegrityError(f"ciphertext: expected {expected} bytes, got {len(data)}")
+        primes = self.primes[: len(self.primes) - level]
+        residues = residue_packing.unpack(data, primes=primes, components=2 * count, degree=self.parameters.ring_degree)
+        pairs = residues.reshape(count, 2, *residues.shape[1:])
+        return [self._from_residues(pair, level=level, scale=scale) for pair in pairs]
+
+    def _residues(self, ciphertext: Ciphertext) -> UInt64[ndarray, "components primes degree"]:
+        stored: bytes = ciphertext.handle.to_string()
+        shape = (ciphertext.handle.size(), ciphertext.handle.coeff_modulus_size(), self.parameters.ring_degree)
+        return np.frombuffer(stored, dtype=_WORD, offset=_PREFIX_BYTES).reshape(shape)
+
+    def _from_residues(
+        self, residues: UInt64[ndarray, "components primes degree"], *, level: int, scale: float
+    ) -> Ciphertext:
         loaded = self._seal.Ciphertext()
-        stored = b"".join((self._prefix(level, scale, len(data)), data))
+        words = np.ascontiguousarray(residues, dtype=_WORD)
+        stored = b"".join((self._prefix(level, scale, words.nbytes, components=len(words)), words.data))
         _guard("ciphertext", lambda: loaded.load_bytes(self._context, stored))
         if loaded.is_transparent():
             raise IntegrityError("ciphertext: it encrypts nothing")
         return Ciphertext(loaded)
 
-    def _prefix(self, level: int, scale: float, residue_bytes: int) -> bytes:
-        degree, primes = self.parameters.ring_degree, len(self._primes) - level
+    def _prefix(self, level: int, scale: float, residue_bytes: int, *, components: int = 2) -> bytes:
+        degree, primes = self.parameters.ring_degree, len(self.primes) - level
         array_bytes = _SEAL_HEADER.size + _COUNT.size + residue_bytes
         return (
             self._header(_SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + array_bytes)
-            + _CIPHERTEXT_FIELDS.pack(*self._parms_ids[level], True, 2, degree, primes, scale, 1)
+            + _CIPHERTEXT_FIELDS.pack(*self._parms_ids[level], True, components, degree, primes, scale, 1)
             + self._header(array_bytes)
             + _COUNT.pack(residue_bytes // _WORD_BYTES)
         )
@@ -203,6 +273,25 @@ class SealEngine:
         """See :class:`~mibao.he.engine.Engine`."""
         self._check_header("relinearization key", data)
         return RelinearizationKey(_guard("relinearization key", lambda: self._context.from_relin_str(bytes(data))))
+
+    def store_galois_keys(self, keys: GaloisKeys) -> bytes:
+        """See :class:`~mibao.he.engine.Engine`."""
+        stored: bytes = keys.handle.to_string()
+        return stored
+
+    def load_galois_keys(self, data: bytes | memoryview, *, steps: Sequence[int]) -> GaloisKeys:
+        """See :class:`~mibao.he.engine.Engine`."""
+        self._check_header("Galois keys", data)
+        keys = _guard("Galois keys", lambda: self._context.from_galois_str(bytes(data)))
+        order = 2 * self.parameters.ring_degree
+        if keys.size() != len(steps) or not all(keys.has_key(pow(_ROTATION, step, order)) for step in steps):
+            raise IntegrityError("Galois keys: expected those of the circuit's rotations and no others")
+        return GaloisKeys(keys)
+
+    def switching_key_bytes(self) -> int:
+        """See :class:`~mibao.he.engine.Engine`."""
+        digits = len(self.primes)
+        return 2 * digits * (digits + 1) * self.parameters.ring_degree * _WORD_BYTES
 
     def _check_header(self, part: str, data: bytes | memoryview) -> None:
         """Only what this version of SEAL wrote, uncompressed and of the stated size, reaches its parser."""

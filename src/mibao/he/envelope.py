@@ -19,8 +19,8 @@ from mibao.he.spec import MAX_ANSWER_BYTES, CircuitSpec
 from mibao.types import RandomId
 
 MAGIC = b"MBHE"
-VERSION = 1
-MAX_HEADER_BYTES = 4096
+VERSION = 2
+MAX_HEADER_BYTES = 1 << 19
 _DIGEST_BYTES = 32
 _LENGTH_BYTES = 4
 
@@ -38,11 +38,11 @@ class Kind(IntEnum):
 
 
 MAX_BYTES: dict[Kind, int] = {
-    Kind.CIRCUIT: 1 << 13,
-    Kind.CLEAR_BUNDLE: 1 << 24,
+    Kind.CIRCUIT: 1 << 20,
+    Kind.CLEAR_BUNDLE: 1 << 26,
     Kind.ENCRYPTED_BUNDLE: 1 << 30,
     Kind.CLIENT_KEY: 1 << 24,
-    Kind.SERVER_KEYS: 1 << 26,
+    Kind.SERVER_KEYS: 1 << 28,
     Kind.REQUEST: 1 << 30,
     Kind.ANSWER: MAX_ANSWER_BYTES + 2 * MAX_HEADER_BYTES,
 }

@@ -14,9 +14,9 @@ from numpy import ndarray
 
 from mibao.errors import InputError
 from mibao.he.arrays import array_of
+from mibao.he.circuit import Circuit
 from mibao.he.client import Client
 from mibao.he.envelope import MAX_BYTES
-from mibao.he.linear import LinearCircuit
 from mibao.he.server import Server
 
 CLIENT_KEY_NAME = "client.key"
@@ -80,14 +80,14 @@ def read_client_key(path: Path) -> Client:
     return Client.from_secret_bytes(read_bytes(path))
 
 
-def write_circuit(path: Path, circuit: LinearCircuit) -> None:
+def write_circuit(path: Path, circuit: Circuit) -> None:
     """Write a circuit; with weights in clear, if it has them, so with mode 0600. Raises as :func:`write_client_key`."""
     _write_new(path, circuit.to_bytes(), mode=_SECRET_MODE)
 
 
-def read_circuit(path: Path) -> LinearCircuit:
-    """The circuit in a file. Raises as :func:`read_bytes` and :meth:`LinearCircuit.from_bytes`."""
-    return LinearCircuit.from_bytes(read_bytes(path))
+def read_circuit(path: Path) -> Circuit:
+    """The circuit in a file. Raises as :func:`read_bytes` and :meth:`Circuit.from_bytes`."""
+    return Circuit.from_bytes(read_bytes(path))
 
 
 def write_server(folder: Path, server: Server) -> tuple[Path, Path]:

@@ -8,28 +8,30 @@ from __future__ import annotations
 import numpy as np
 
 from mibao.he.lowering import Builder, Register, columns_packing
-from mibao.he.network import Add, Dense, Multiply, Network, Polynomial, Square
-from mibao.he.polynomials import evaluate_polynomial
+from mibao.he.network import Add, Dense, Multiply, Network, Polynomial, Scale, Square
+from mibao.he.polynomials import evaluate_series
 from mibao.he.program import Program
 
 
 def lower(network: Network, builder: Builder) -> Program:
     """The program of a normalised network."""
-    values = [Register(0, network.features)]
+    values = [builder.request(network.features)]
     _limit(network, builder, values[0], 0)
     for index, node in enumerate(network.nodes):
         taken = [values[value] for value in node.inputs]
         match node.layer:
             case Dense(weights=weights, bias=bias):
                 value = builder.shift(builder.weigh(taken[0], weights), bias)
+            case Scale(factor=factor, shift=shift):
+                value = builder.shift(builder.scale(taken[0], factor), shift)
             case Square():
                 value = builder.square(taken[0])
             case Multiply():
                 value = builder.multiply(taken[0], taken[1])
             case Add():
                 value = builder.add(taken[0], taken[1])
-            case Polynomial() as layer:
-                value = evaluate_polynomial(builder, taken[0], layer)
+            case Polynomial(coefficients=coefficients):
+                value = evaluate_series(builder, taken[0], coefficients)
             case layer:
                 raise TypeError(f"not a normalised layer: {layer}")
         _limit(network, builder, value, index + 1)

@@ -21,8 +21,8 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from mibao.he.lowering import Builder, Infeasible, Register, packing_of
-from mibao.he.network import Add, Dense, Layer, Multiply, Network, Polynomial, Square
-from mibao.he.polynomials import evaluate_polynomial
+from mibao.he.network import Add, Dense, Layer, Multiply, Network, Polynomial, Scale, Square
+from mibao.he.polynomials import evaluate_series
 from mibao.he.program import Packing, Program
 
 
@@ -130,7 +130,7 @@ def _repeat(network: Network, builder: Builder, plan: Plan) -> tuple[Packing, _P
     if positions * plan.rows > builder.slots:
         raise Infeasible("a record does not fit")
     placed = _Placed(
-        register=Register(0, 1), width=network.features, rows=plan.rows, stride=plan.rows, positions=positions
+        register=builder.request(1), width=network.features, rows=plan.rows, stride=plan.rows, positions=positions
     )
     elements = placed.elements(builder.slots)
     builder.limit(placed.register, _input_limits(network, elements))
@@ -143,7 +143,7 @@ def _row_zero(elements: Int64[ndarray, "count slots"], rows: int) -> Int64[ndarr
 
 def _input_limits(network: Network, elements: Int64[ndarray, "count slots"]) -> Float64[ndarray, "count slots"]:
     magnitudes = np.append(np.maximum(np.abs(network.low), np.abs(network.high)), 0.0)
-    return np.asarray(magnitudes[elements])
+    return np.asarray(magnitudes[elements], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,14 +189,14 @@ def _spread(network: Network, builder: Builder, plan: Plan, layer: Dense) -> tup
         elements = elements[:1]  # every output meets the same inputs: one ciphertext serves all
         full = np.broadcast_to(spread.taps[0], (spread.outputs, spread.taps.shape[1]))
         elements = _tap(_Spread(taps=full, outputs=spread.outputs, terms=spread.terms, repeats=0), output[:1], term[:1])
-    builder.limit(Register(0, elements.shape[0]), _input_limits(network, elements))
+    builder.limit(builder.request(len(elements)), _input_limits(network, elements))
     return packing_of(_row_zero(elements, plan.rows), rows=plan.rows), None
 
 
 def _tap(spread: _Spread, output: Int64[ndarray, "..."], term: Int64[ndarray, "..."]) -> Int64[ndarray, "..."]:
     padded = np.full((max(int(output.max()) + 1, spread.taps.shape[0]), spread.terms), -1, dtype=np.int64)
     padded[: spread.taps.shape[0], : spread.taps.shape[1]] = spread.taps
-    return padded[output, term]
+    return np.asarray(padded[output, term])
 
 
 def _apply_spread(network: Network, builder: Builder, plan: Plan, layer: Layer) -> _Placed:
@@ -209,11 +209,9 @@ def _apply_spread(network: Network, builder: Builder, plan: Plan, layer: Layer) 
     weights[output >= len(layer.weights)] = 0.0
     count = builder.limits[0].shape[0]
     if count == 1:
-        weighed = builder.weigh(Register(0, 1), weights[:, None])
+        weighed = builder.weigh(builder.request(1), weights[:, None])
     else:  # ciphertext by ciphertext: each meets its own weights
-        diagonal = np.zeros((count, count, builder.slots))
-        diagonal[np.arange(count), np.arange(count)] = weights
-        weighed = builder.weigh(Register(0, count), diagonal)
+        weighed = builder.scale(builder.request(count), weights)
     block = spread.outputs * plan.rows
     folded = builder.fold(weighed, tuple(block << bit for bit in range(_log2(spread.terms))))
     placed = _Placed(
@@ -249,8 +247,14 @@ def _apply(builder: Builder, layer: Layer, taken: list[_Placed], *, by_rows: boo
             return _moved(value, builder.multiply(value.register, taken[1].register))
         case Add():
             return _moved(value, builder.add(value.register, taken[1].register))
-        case Polynomial():
-            return _moved(value, evaluate_polynomial(builder, value.register, layer))
+        case Polynomial(coefficients=coefficients):
+            if not value.repeated:
+                raise Infeasible("a polynomial of what lies between the values could get too large")
+            return _moved(value, evaluate_series(builder, value.register, coefficients))
+        case Scale(factor=factor, shift=shift):
+            elements = value.elements(builder.slots)
+            scaled = builder.scale(value.register, np.append(factor, 0.0)[elements])
+            return _biased(builder, _moved(value, scaled), shift)
     raise TypeError(f"not a normalised layer: {layer}")
 
 
@@ -268,9 +272,7 @@ def _rows(builder: Builder, value: _Placed, layer: Dense) -> _Placed:
     weights = padded[output[:, None, :], elements[None, :, :]]
     weighed = builder.weigh(value.register, weights)
     folded = builder.fold(weighed, tuple(value.stride << bit for bit in range(_log2(value.positions))))
-    positions = min(room, _power(outputs)) if room * block == builder.slots else room
     placed = _Placed(register=folded, width=outputs, rows=value.rows, stride=block, positions=room)
-    del positions
     return _biased(builder, placed, layer.bias)
 
 
@@ -291,7 +293,7 @@ def _diagonals(builder: Builder, value: _Placed, layer: Dense) -> _Placed:
     weights = np.empty((number // baby, baby, builder.slots))
     for giant, small in np.ndindex(number // baby, baby):
         met = np.roll(elements, -(giant * baby + small) * value.stride)
-        diagonal = np.where(elements_valid(slot, value), padded[output, met], 0.0)
+        diagonal = np.where(slot % value.stride < value.rows, padded[output, met], 0.0)
         weights[giant, small] = np.roll(diagonal, giant * baby * value.stride)
     babies = builder.rotate(value.register, tuple(small * value.stride for small in range(baby)))
     sums = builder.weigh(babies, weights)
@@ -302,7 +304,3 @@ def _diagonals(builder: Builder, value: _Placed, layer: Dense) -> _Placed:
     )
     placed = _Placed(register=folded, width=outputs, rows=value.rows, stride=value.stride, positions=positions)
     return _biased(builder, placed, layer.bias)
-
-
-def elements_valid(slot: Int64[ndarray, "slots"], value: _Placed) -> ndarray:
-    return slot % value.stride < value.rows

@@ -1,109 +1,137 @@
-"""The smallest parameters and best scales that keep a linear circuit's error under a wanted bound.
+"""Levels and scales of a program: where each register stands, and what each constant is encoded at.
 
-A product of data at scale ``2**a`` and weights at ``2**b`` must stay under half the modulus, so ``a + b`` is fixed by
-the largest possible logit; how it is split between ``a`` and ``b`` is chosen to make the predicted error least.
+Data enter at the top level, at the scale ``2**scale_bits``. A constant's scale is chosen so that its product comes
+back to that scale when it is rescaled, exactly; so any two sums may be added. On the last level, where one prime is
+left, sums stand at the answer's scale. Where a sum meets a product, whose scale is what its factors and the prime make
+it, the constants behind the sum are encoded so that it stands at the product's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mibao.errors import InputError
-from mibao.he.parameters import Parameters
-from mibao.types import ComputeMode
+from mibao.he.program import Add, Instruction, Multiply, Program, Rescale, Scale, Shift, Square, Weigh, sources
 
-# Smallest first: one prime without key switching, then one level, then one level with room for wide ranges.
-LADDER: tuple[tuple[int, tuple[int, ...]], ...] = ((2048, (53,)), (4096, (38, 30, 38)), (8192, (58, 40, 58)))
-NOISE_STD = 3.24  # of fresh encryptions: SEAL's centered binomial, for the standard's 3.2
-# Two logits in a thousand million lie further out, if their error is normal, and if it is Laplace-distributed.
-NORMAL_SIGMAS = 6.0
-LAPLACE_SIGMAS = 14.2
-MIN_SCALE_BITS = 12
+_MOST_PASSES = 256
+_SAME_SCALE = 1e-9  # two scales that differ by less are one: the library compares them bit by bit, and so do we
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Levels:
-    """Parameters, the weights' scale, and the error they should keep."""
+class Standing:
+    """A register's level, counted in rescalings, and its scale."""
 
-    parameters: Parameters
-    weight_scale_bits: int
-    predicted_error: float
+    level: int
+    scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """What a linear circuit asks of its parameters: its shape and its ranges.
+class Schedule:
+    """Every register's standing, the request's first, and every constant's scale by its instruction's index."""
 
-    ``logit_bound`` is the largest magnitude a logit can take, ``weight_norm`` the largest L2 norm of one output's
-    weights. Where weights are encrypted the host sees the parameters, so pass figures that may be known.
-    """
-
-    mode: ComputeMode
-    features: int
-    input_bound: float
-    logit_bound: float
-    weight_norm: float
+    registers: tuple[Standing, ...]
+    constants: dict[int, float]
 
 
-def choose_levels(demand: Demand, *, max_error: float) -> Levels:
-    """The first rung of the ladder whose predicted error is at most ``max_error``, at its best split of scales.
+def schedule_of(program: Program, *, primes: Sequence[float], scale: float, answer_scale: float) -> Schedule:
+    """Standings and scales for data primes ``primes``, first to last.
+
+    Sums on the last level stand at ``answer_scale``.
 
     Raises:
-        InputError: no rung suffices; the message says which error the best one would have.
+        InputError: the program rescales more often than there are primes, or adds values of two scales.
     """
-    best: Levels | None = None
-    for ring_degree, modulus_bits in LADDER:
-        if demand.mode is ComputeMode.ENCRYPTED_BOTH and len(modulus_bits) < 2:
-            continue  # products of ciphertexts are relinearised, which takes a special prime
-        candidates = _splits(demand, ring_degree, modulus_bits)
-        for levels in candidates:
-            if best is None or levels.predicted_error < best.predicted_error:
-                best = levels
-        if best is not None and best.predicted_error <= max_error:
-            return best
-    reached = "none fits" if best is None else f"the best keeps {best.predicted_error:.1e}"
-    raise InputError(
-        f"levels: no parameters keep the error under {max_error:.1e} ({reached}); "
-        "narrow input_bound or allow more error"
-    )
+    targets: dict[int, float] = {}
+    for _ in range(_MOST_PASSES):
+        registers, constants, mismatch = _followed(program, primes, (scale, answer_scale), targets)
+        if mismatch is None:
+            return Schedule(registers=tuple(registers), constants=constants)
+        left, right = sources(program.instructions[mismatch])
+        adjusted, ratio = _origin(program, right), registers[left].scale / registers[right].scale
+        if adjusted is None:
+            adjusted, ratio = _origin(program, left), 1 / ratio
+        if adjusted is None:
+            break
+        targets[adjusted] = targets.get(adjusted, 1.0) * ratio
+    raise InputError("levels: two values of different scales are added")
 
 
-def _splits(demand: Demand, ring_degree: int, modulus_bits: tuple[int, ...]) -> list[Levels]:
-    widest = Parameters(ring_degree=ring_degree, modulus_bits=modulus_bits, scale_bits=1)
-    # Two bits of headroom: one for the sign, one so that noise and the primes' distance from 2**bits cannot wrap.
-    product_bits = widest.data_modulus_bits - 2 - math.ceil(math.log2(max(demand.logit_bound, 1.0)))
-    levels = []
-    for scale_bits in range(MIN_SCALE_BITS, product_bits - MIN_SCALE_BITS + 1):
-        parameters = Parameters(ring_degree=ring_degree, modulus_bits=modulus_bits, scale_bits=scale_bits)
-        weight_bits = product_bits - scale_bits
-        error = predicted_error(demand, parameters, weight_bits)
-        levels.append(Levels(parameters=parameters, weight_scale_bits=weight_bits, predicted_error=error))
-    return levels
+def _followed(
+    program: Program, primes: Sequence[float], scales: tuple[float, float], targets: dict[int, float]
+) -> tuple[list[Standing], dict[int, float], int | None]:
+    """Standings and constants' scales up to the first sum of two scales, and that sum's index."""
+    scale, answer_scale = scales
+    registers = [Standing(level=0, scale=scale)]
+    constants: dict[int, float] = {}
+    for index, instruction in enumerate(program.instructions):
+        given = [registers[register] for register in sources(instruction)]
+        if isinstance(instruction, Weigh | Scale):
+            left = len(primes) - given[0].level
+            target = (scale if left > 2 else answer_scale) * targets.get(index, 1.0)
+            constants[index] = target * (primes[left - 1] if left > 1 else 1.0) / given[0].scale
+        elif isinstance(instruction, Shift):
+            constants[index] = given[0].scale
+        if isinstance(instruction, Add) and not math.isclose(given[0].scale, given[1].scale, rel_tol=_SAME_SCALE):
+            return registers, constants, index
+        registers.append(_after(instruction, given, constants.get(index, 1.0), primes))
+    return registers, constants, None
 
 
-def predicted_error(demand: Demand, parameters: Parameters, weight_scale_bits: int) -> float:
-    """A bound on one logit's error that fails about twice in a thousand million, rounding of clear weights included.
+def _origin(program: Program, register: int) -> int | None:
+    """The weighting whose constants set a register's scale: that of a sum's first addend, of a product's first factor.
 
-    Fresh noise is normal in a slot. Rescaling rounds both components and the second is multiplied by the secret, whose
-    size differs from slot to slot: a product of two normal variables, with the heavier tail of a Laplace variable. Key
-    switching is left out: its noise enters at the product's scale and lies far under the rescaling's.
-
-    Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017, section 3, with these tails in place of the worst-case bounds.
+    The other addend is brought to it when its own sum is looked at again.
     """
-    degree = parameters.ring_degree
-    slot_std = NOISE_STD * math.sqrt(degree / 2)  # a slot's real part sums N coefficients at mean square 1/2
-    rounding_std = math.sqrt(degree / 24)  # an encoded vector is rounded to integers: variance 1/12
-    data_std = math.hypot(slot_std, rounding_std) if demand.mode is not ComputeMode.ENCRYPTED_WEIGHTS else rounding_std
-    record_norm = demand.input_bound * math.sqrt(demand.features)
-    variance = (data_std * demand.weight_norm / 2.0**parameters.scale_bits) ** 2
-    worst = 0.0
-    if demand.mode is ComputeMode.ENCRYPTED_DATA:
-        worst = demand.features * demand.input_bound / 2.0 ** (weight_scale_bits + 1)
-    else:
-        variance += (math.hypot(slot_std, 0.5) * record_norm / 2.0**weight_scale_bits) ** 2
-    if parameters.depth:
-        rescaled_bits = parameters.scale_bits + weight_scale_bits - parameters.data_primes[-1]
-        rescale_std = math.sqrt((1 + 2 * degree / 3) / 12 * degree / 2)  # a ternary secret has about 2N/3 non-zeros
-        worst += LAPLACE_SIGMAS * rescale_std / 2.0**rescaled_bits
-    return NORMAL_SIGMAS * math.sqrt(variance) + worst
+    while register:
+        instruction = program.instructions[register - 1]
+        if isinstance(instruction, Weigh | Scale):
+            return register - 1
+        if isinstance(instruction, Square):
+            return None
+        register = sources(instruction)[0]
+    return None
+
+
+def _after(instruction: Instruction, given: list[Standing], constant: float, primes: Sequence[float]) -> Standing:
+    level, scale = max(standing.level for standing in given), given[0].scale
+    match instruction:
+        case Weigh() | Scale():
+            return Standing(level=level, scale=scale * constant)
+        case Square():
+            return Standing(level=level, scale=scale * scale)
+        case Multiply():
+            return Standing(level=level, scale=scale * given[1].scale)
+        case Rescale():
+            if level + 1 >= len(primes):
+                raise InputError(f"levels: {len(primes)} primes are too few for this program")
+            return Standing(level=level + 1, scale=scale / primes[len(primes) - 1 - level])
+    return Standing(level=level, scale=scale)
+
+
+def rescaled_bits(program: Program, *, scale_bits: int, weight_bits: int, kept_bits: int = 0) -> tuple[int, ...]:
+    """What each rescaling removes, in bits, in the order of their levels: the sizes of the primes that they drop.
+
+    The last one leaves ``kept_bits``, by which the answer's scale is above that of data.
+    """
+    held = [(0, 0)]  # level, bits above the scale of data
+    removed: list[int] = []
+    for instruction in program.instructions:
+        given = [held[register] for register in sources(instruction)]
+        level, bits = max(level for level, _ in given), given[0][1]
+        match instruction:
+            case Weigh() | Scale():
+                bits += weight_bits
+            case Square():
+                bits += scale_bits + bits
+            case Multiply():
+                bits += scale_bits + given[1][1]
+            case Rescale():
+                removed += [0] * (level + 1 - len(removed))
+                removed[level] = max(removed[level], bits)
+                level, bits = level + 1, 0
+        held.append((level, bits))
+    if removed:
+        removed[-1] -= kept_bits
+    return tuple(removed)

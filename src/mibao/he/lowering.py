@@ -1,7 +1,8 @@
 """What both layouts build programs with: instructions appended in order, and the state of each register.
 
-A product keeps three components and an unreduced scale for as long as nothing needs otherwise: a weighting behind a
-square shares its rescaling, and relinearisation comes after it, where there are fewer and smaller ciphertexts.
+A product keeps three components and its own scale for as long as nothing needs otherwise: a weighting behind a square
+shares its rescaling, and where it has fewer outputs, relinearisation comes after it. It comes before rescaling:
+rounding a third component costs N times the variance of the second.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mibao.he.program import (
     Relinearize,
     Rescale,
     Rotate,
+    Scale,
     Shift,
     Square,
     Total,
@@ -57,12 +59,14 @@ class Builder:
     Attributes:
         slots: Numbers in one ciphertext.
         weights_encrypted: Whether weights are ciphertexts, whose products need relinearising.
+        data_encrypted: Whether records are; in clear they stay as they are until they meet weights.
         instructions: What was appended so far.
         limits: Largest magnitude in each slot of a register, where calibration knows one; infinity elsewhere.
     """
 
     slots: int
     weights_encrypted: bool
+    data_encrypted: bool = True
     instructions: list[Instruction] = field(default_factory=list)
     limits: dict[int, Float64[ndarray, "count *slots"]] = field(default_factory=dict)
 
@@ -71,6 +75,10 @@ class Builder:
         self.instructions.append(instruction)
         return Register(len(self.instructions), count, product, components)
 
+    def request(self, count: int) -> Register:
+        """Register 0."""
+        return Register(0, count, components=2 if self.data_encrypted else 1)
+
     def weigh(self, source: Register, weights: Float64[ndarray, "out in *slots"]) -> Register:
         """Weighted sums, rescaled, in two components."""
         outputs = weights.shape[0]
@@ -78,7 +86,14 @@ class Builder:
             source = self.relinearized(source)
         components = source.components + (1 if self.weights_encrypted else 0)
         weighed = self.append(Weigh(source.number, weights), count=outputs, product=False, components=components)
-        return self.relinearized(self.rescaled(weighed))
+        return self.rescaled(self.relinearized(weighed))
+
+    def scale(self, source: Register, values: Float64[ndarray, "count *slots"]) -> Register:
+        """Each ciphertext times its constants, rescaled, in two components."""
+        source = self.relinearized(source)
+        components = source.components + (1 if self.weights_encrypted else 0)
+        scaled = self.append(Scale(source.number, values), count=source.count, product=False, components=components)
+        return self.rescaled(self.relinearized(scaled))
 
     def shift(self, source: Register, values: Float64[ndarray, "count *slots"]) -> Register:
         """The source plus constants."""
@@ -104,21 +119,25 @@ class Builder:
         return self.append(Total(source.number), count=1, product=source.product, components=source.components)
 
     def multiply(self, left: Register, right: Register) -> Register:
-        """Their product, or a square."""
-        left = self.relinearized(self._reduced(left))
-        if left.number == right.number or self._reduced(right).number == left.number:
-            return self.append(Square(left.number), count=left.count, product=True, components=3)
-        right = self.relinearized(self._reduced(right))
-        return self.append(Multiply(left.number, right.number), count=left.count, product=True, components=3)
+        """Their product, not yet rescaled."""
+        if left.number == right.number:
+            return self.square(left)
+        left = self.relinearized(self.reduced(left))
+        right = self.relinearized(self.reduced(right))
+        components = left.components + right.components - 1
+        return self.append(Multiply(left.number, right.number), count=left.count, product=True, components=components)
 
     def square(self, source: Register) -> Register:
         """The source times itself."""
-        source = self.relinearized(self._reduced(source))
-        return self.append(Square(source.number), count=source.count, product=True, components=3)
+        source = self.relinearized(self.reduced(source))
+        components = 2 * source.components - 1
+        return self.append(Square(source.number), count=source.count, product=True, components=components)
 
     def add(self, left: Register, right: Register) -> Register:
         """Their sum; both hold sums at one scale."""
-        return self._same(Add(left.number, right.number), left)
+        left, right = self.relinearized(left), self.relinearized(right)
+        components = max(left.components, right.components)
+        return self.append(Add(left.number, right.number), count=left.count, product=False, components=components)
 
     def rescaled(self, source: Register) -> Register:
         """One level down."""
@@ -134,9 +153,9 @@ class Builder:
         """What calibration knows of a register."""
         self.limits[register.number] = magnitudes
 
-    def _reduced(self, source: Register) -> Register:
+    def reduced(self, source: Register) -> Register:
         """At the scale of data, as a product's factor has to be."""
-        return self.rescaled(source) if source.product else source
+        return self.rescaled(self.relinearized(source)) if source.product else source
 
     def _same(self, instruction: Instruction, source: Register) -> Register:
         return self.append(instruction, count=source.count, product=source.product, components=source.components)

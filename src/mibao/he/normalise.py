@@ -1,7 +1,8 @@
 """Fewer and simpler layers with the same answers: affine maps folded, squares completed.
 
-What is left is :class:`Dense`, :class:`Polynomial` of degree 3 and up, :class:`Square`, :class:`Add` and
-:class:`Multiply`. Each rule is applied until none applies; none changes what the network computes.
+What is left is :class:`Dense`, :class:`Scale`, :class:`Square`, :class:`Add`, :class:`Multiply`, and
+:class:`Polynomial` of degree 3 and up in Chebyshev's basis on [-1, 1]. Rules are applied until none applies; none
+changes what the network computes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from mibao.he.network import (
     Basis,
     Convolution,
     Dense,
+    Layer,
     Multiply,
     Network,
-    Node,
     Polynomial,
     Scale,
     Square,
@@ -34,6 +35,8 @@ from mibao.he.network import (
 
 MAX_WIDTH = 1 << 14
 _Rule = Callable[[Network], Network | None]
+_Affine = Dense | Scale
+_Range = tuple[float, float]
 
 
 def normalise(network: Network) -> Network:
@@ -50,7 +53,7 @@ def normalise(network: Network) -> Network:
             )
     if max(widths(network)) > MAX_WIDTH:
         raise InputError(f"network: expected layers of width at most {MAX_WIDTH}, got {max(widths(network))}")
-    rules: tuple[_Rule, ...] = (_dense_from_affine, _fold, _complete_square, _lower_degree, _scale_before_add)
+    rules: tuple[_Rule, ...] = (_as_matrix, _fold, _complete_square, _lower_degree, _centre, _scale_before_add)
     while True:
         changed = next((found for rule in rules if (found := rule(network)) is not None), None)
         if changed is None:
@@ -65,11 +68,10 @@ def matrix_of(layer: Scale | Convolution | AveragePool, width: int) -> Dense:
     return Dense(weights=np.ascontiguousarray(columns.T), bias=bias)
 
 
-def _dense_from_affine(network: Network) -> Network | None:
+def _as_matrix(network: Network) -> Network | None:
     for index, node in enumerate(network.nodes):
-        if isinstance(node.layer, Scale | Convolution | AveragePool):
-            width = widths(network)[node.inputs[0]]
-            return _with_layer(network, index, matrix_of(node.layer, width))
+        if isinstance(node.layer, Convolution | AveragePool):
+            return _with_layer(network, index, matrix_of(node.layer, widths(network)[node.inputs[0]]))
     return None
 
 
@@ -77,91 +79,119 @@ def _fold(network: Network) -> Network | None:
     """An affine map behind an affine map that nothing else reads: one map, one level less."""
     for index, node in enumerate(network.nodes):
         before = _only_source(network, index)
-        if before is not None and isinstance(node.layer, Dense):
-            first = network.nodes[before].layer
-            if isinstance(first, Dense):
-                weights = node.layer.weights @ first.weights
-                bias = node.layer.weights @ first.bias + node.layer.bias
-                return _without(_with_layer(network, index, Dense(weights=weights, bias=bias)), before)
+        if before is not None:
+            first, second = network.nodes[before].layer, node.layer
+            if isinstance(first, _Affine) and isinstance(second, _Affine):
+                return _without(network, before, reader=index, layer=_composed(first, second))
     return None
 
 
+def _composed(first: _Affine, second: _Affine) -> _Affine:
+    if isinstance(first, Scale) and isinstance(second, Scale):
+        return Scale(factor=second.factor * first.factor, shift=second.factor * first.shift + second.shift)
+    if isinstance(first, Scale) and isinstance(second, Dense):
+        return Dense(weights=second.weights * first.factor, bias=second.weights @ first.shift + second.bias)
+    if isinstance(first, Dense) and isinstance(second, Scale):
+        return Dense(weights=second.factor[:, None] * first.weights, bias=second.factor * first.bias + second.shift)
+    if isinstance(first, Dense) and isinstance(second, Dense):
+        return Dense(weights=second.weights @ first.weights, bias=second.weights @ first.bias + second.bias)
+    raise TypeError("not affine")
+
+
 def _complete_square(network: Network) -> Network | None:
-    """``a x**2 + b x + c`` between affine maps: a square, with the rest in the maps around it."""
+    """``a x**2 + b x + c`` as a square between two affine maps, which fold into their neighbours where they can."""
     for index, node in enumerate(network.nodes):
-        before, after = _only_source(network, index), _only_reader(network, index)
-        if not isinstance(node.layer, Polynomial) or before is None or after is None:
-            continue
-        coefficients = powers(node.layer)
-        first, last = network.nodes[before].layer, network.nodes[after].layer
-        if len(coefficients) == 3 and isinstance(first, Dense) and isinstance(last, Dense):
+        if isinstance(node.layer, Polynomial) and len(coefficients := powers(node.layer)) == 3:
+            width = widths(network)[index + 1]
             constant, linear, leading = (float(value) for value in coefficients)
-            moved = Dense(weights=first.weights, bias=first.bias + linear / (2 * leading))
-            offset = (constant - linear**2 / (4 * leading)) * last.weights.sum(axis=1)
-            scaled = Dense(weights=leading * last.weights, bias=last.bias + offset)
-            changed = _with_layer(_with_layer(network, before, moved), after, scaled)
-            changed = _with_range(changed, before + 1, linear / (2 * leading))
-            return _with_layer(_without_range(changed, index + 1), index, Square())
+            offset = constant - linear**2 / (4 * leading)
+            return _with_layers(
+                network,
+                index,
+                Scale(factor=np.ones(width), shift=np.full(width, linear / (2 * leading))),
+                Square(),
+                Scale(factor=np.full(width, leading), shift=np.full(width, offset)),
+            )
     return None
 
 
 def _lower_degree(network: Network) -> Network | None:
-    """A polynomial of degree 2 or less that has no affine maps around it: squares and sums."""
+    """A polynomial of degree 1 or 0 is a scale."""
     for index, node in enumerate(network.nodes):
-        if isinstance(node.layer, Polynomial):
-            coefficients = powers(node.layer)
+        if isinstance(node.layer, Polynomial) and len(coefficients := powers(node.layer)) < 3:
             width = widths(network)[index + 1]
-            if len(coefficients) <= 2:
-                slope = float(coefficients[1]) if len(coefficients) == 2 else 0.0
-                layer = Dense(weights=slope * np.eye(width), bias=np.full(width, float(coefficients[0])))
-                return _with_layer(network, index, layer)
-            if len(coefficients) == 3:
-                return _quadratic(network, index, coefficients)
+            slope = float(coefficients[1]) if len(coefficients) == 2 else 0.0
+            layer = Scale(factor=np.full(width, slope), shift=np.full(width, float(coefficients[0])))
+            return _with_layer(network, index, layer)
     return None
 
 
-def _quadratic(network: Network, index: int, coefficients: Float64[ndarray, "3"]) -> Network:
-    """An affine map, a square and an affine map in the place of node ``index``."""
-    width = widths(network)[index + 1]
-    constant, linear, leading = (float(value) for value in coefficients)
-    node, eye = network.nodes[index], np.eye(width)
-    layers = (
-        Dense(weights=eye, bias=np.full(width, linear / (2 * leading))),
-        Square(),
-        Dense(weights=leading * eye, bias=np.full(width, constant - linear**2 / (4 * leading))),
-    )
-    moved = [replace(later, inputs=tuple(_later(i, index, 2) for i in later.inputs)) for later in network.nodes]
-    placed = [
-        replace(node, layer=layers[0]),
-        Node(layer=layers[1], inputs=(index + 1,), name=node.name),
-        Node(layer=layers[2], inputs=(index + 2,), name=node.name),
-    ]
-    nodes = (*network.nodes[:index], *placed, *moved[index + 1 :])
-    return replace(network, nodes=nodes, ranges=())
+def _centre(network: Network) -> Network | None:
+    """A polynomial of degree 3 and up in Chebyshev's basis on [-1, 1], where no term is large."""
+    for index, node in enumerate(network.nodes):
+        layer = node.layer
+        if isinstance(layer, Polynomial) and (layer.basis, layer.low, layer.high) != (Basis.CHEBYSHEV, -1.0, 1.0):
+            width = widths(network)[index + 1]
+            middle, half = (layer.low + layer.high) / 2, (layer.high - layer.low) / 2
+            if layer.basis is Basis.CHEBYSHEV:
+                coefficients = np.asarray(layer.coefficients, dtype=np.float64)
+            else:
+                coefficients = chebyshev.poly2cheb(_substituted(layer.coefficients, middle, half))
+            return _with_layers(
+                network,
+                index,
+                Scale(factor=np.full(width, 1 / half), shift=np.full(width, -middle / half)),
+                replace(layer, coefficients=coefficients, basis=Basis.CHEBYSHEV, low=-1.0, high=1.0),
+            )
+    return None
 
 
 def _scale_before_add(network: Network) -> Network | None:
     """A sum takes values at one scale: a product among its addends passes through an affine map first."""
-    for index, node in enumerate(network.nodes):
-        if isinstance(node.layer, Add):
-            for position, value in enumerate(node.inputs):
-                if value and isinstance(network.nodes[value - 1].layer, Square | Multiply | Polynomial):
-                    return _with_map(network, index, position)
+    for node in network.nodes:
+        for value in node.inputs if isinstance(node.layer, Add) else ():
+            if value and isinstance(network.nodes[value - 1].layer, Square | Multiply):
+                width = widths(network)[value]
+                one = Scale(factor=np.ones(width), shift=np.zeros(width))
+                return _with_layers(network, value - 1, network.nodes[value - 1].layer, one)
     return None
 
 
-def _with_map(network: Network, index: int, position: int) -> Network:
-    """An identity map before input ``position`` of node ``index``."""
-    node = network.nodes[index]
-    width = widths(network)[node.inputs[position]]
-    identity = Node(layer=Dense(weights=np.eye(width), bias=np.zeros(width)), inputs=(node.inputs[position],))
-    moved = [replace(later, inputs=tuple(_later(i, index - 1, 1) for i in later.inputs)) for later in network.nodes]
-    inputs = tuple(index + 1 if i == position else value for i, value in enumerate(node.inputs))
-    nodes = (*network.nodes[:index], identity, replace(node, inputs=inputs), *moved[index + 1 :])
+def _with_layers(network: Network, index: int, *layers: Layer) -> Network:
+    """Layers one behind the other in the place of node ``index``, with the ranges that follow from its own."""
+    node, more = network.nodes[index], len(layers) - 1
+    placed = [replace(node, layer=layers[0])]
+    placed += [replace(node, layer=layer, inputs=(index + 1 + at,)) for at, layer in enumerate(layers[1:])]
+    later = [
+        replace(held, inputs=tuple(value + more if value > index else value for value in held.inputs))
+        for held in network.nodes[index + 1 :]
+    ]
     ranges = network.ranges
     if ranges:
-        ranges = (*ranges[: index + 1], ranges[node.inputs[position]], *ranges[index + 1 :])
-    return replace(network, nodes=nodes, ranges=ranges)
+        between = [ranges[node.inputs[0]]]
+        for layer in layers[:-1]:
+            between.append(_range_after(layer, between[-1], ranges[index + 1]))
+        ranges = (*ranges[: index + 1], *between[1:], *ranges[index + 1 :])
+    return replace(network, nodes=(*network.nodes[:index], *placed, *later), ranges=ranges)
+
+
+def _range_after(layer: Layer, given: _Range, own: _Range) -> _Range:
+    """The range that a scale or a square makes of one; ``own`` for the layer that stood there before."""
+    if isinstance(layer, Scale):
+        ends = np.concatenate([layer.factor * end + layer.shift for end in given])
+        return float(ends.min()), float(ends.max())
+    if isinstance(layer, Square):
+        return 0.0, max(given[0] ** 2, given[1] ** 2)
+    return own
+
+
+def _substituted(coefficients: Float64[ndarray, "terms"], middle: float, half: float) -> Float64[ndarray, "terms"]:
+    """The coefficients of ``p(middle + half * u)`` in powers of u."""
+    powered, found = np.ones(1), np.zeros(len(coefficients))
+    for factor in coefficients:
+        found[: len(powered)] += factor * powered
+        powered = np.asarray(polynomial.polymul(powered, [middle, half]), dtype=np.float64)
+    return found
 
 
 def powers(layer: Polynomial) -> Float64[ndarray, "terms"]:
@@ -169,17 +199,9 @@ def powers(layer: Polynomial) -> Float64[ndarray, "terms"]:
     coefficients = np.asarray(layer.coefficients, dtype=np.float64)
     if layer.basis is Basis.CHEBYSHEV:
         middle, half = (layer.low + layer.high) / 2, (layer.high - layer.low) / 2
-        in_unit = chebyshev.cheb2poly(coefficients)
-        powered, coefficients = np.ones(1), np.zeros(len(in_unit))
-        for factor in in_unit:
-            coefficients[: len(powered)] += factor * powered
-            powered = np.asarray(polynomial.polymul(powered, [-middle / half, 1 / half]), dtype=np.float64)
+        coefficients = _substituted(chebyshev.cheb2poly(coefficients), -middle / half, 1 / half)
     used = np.flatnonzero(np.abs(coefficients) > 0)
     return coefficients[: used[-1] + 1] if used.size else np.zeros(1)
-
-
-def _later(value: int, index: int, by: int) -> int:
-    return value + by if value > index else value
 
 
 def _only_source(network: Network, index: int) -> int | None:
@@ -190,26 +212,25 @@ def _only_source(network: Network, index: int) -> int | None:
     return inputs[0] - 1
 
 
-def _only_reader(network: Network, index: int) -> int | None:
-    readers = _readers(network, index + 1)
-    return readers[0] if len(readers) == 1 else None
-
-
 def _readers(network: Network, value: int) -> list[int]:
     return [index for index, node in enumerate(network.nodes) for taken in node.inputs if taken == value]
 
 
-def _with_layer(network: Network, index: int, layer: Dense | Square) -> Network:
+def _with_layer(network: Network, index: int, layer: Layer) -> Network:
     nodes = list(network.nodes)
     nodes[index] = replace(nodes[index], layer=layer)
     return replace(network, nodes=tuple(nodes))
 
 
-def _without(network: Network, index: int) -> Network:
-    """The network less node ``index``, whose only reader takes its source instead."""
+def _without(network: Network, index: int, *, reader: int, layer: Layer) -> Network:
+    """The network less node ``index``, whose only reader takes its source instead and computes ``layer``."""
     source = network.nodes[index].inputs[0]
     nodes = [
-        replace(node, inputs=tuple(_moved(taken, index, source) for taken in node.inputs))
+        replace(
+            node,
+            layer=layer if position == reader else node.layer,
+            inputs=tuple(_moved(taken, index, source) for taken in node.inputs),
+        )
         for position, node in enumerate(network.nodes)
         if position != index
     ]
@@ -221,21 +242,3 @@ def _moved(taken: int, index: int, source: int) -> int:
     if taken == index + 1:
         return source
     return taken - 1 if taken > index + 1 else taken
-
-
-def _with_range(network: Network, value: int, offset: float) -> Network:
-    if not network.ranges:
-        return network
-    ranges = list(network.ranges)
-    ranges[value] = (ranges[value][0] + offset, ranges[value][1] + offset)
-    return replace(network, ranges=tuple(ranges))
-
-
-def _without_range(network: Network, value: int) -> Network:
-    """The range of a square follows from what goes in."""
-    if not network.ranges:
-        return network
-    ranges = list(network.ranges)
-    low, high = ranges[value - 1]
-    ranges[value] = (0.0, max(low * low, high * high))
-    return replace(network, ranges=tuple(ranges))

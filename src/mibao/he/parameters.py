@@ -66,7 +66,44 @@ class Parameters:
         """Bits of modulus under fresh data."""
         return sum(self.data_primes)
 
+    def primes(self) -> tuple[int, ...]:
+        """The primes that carry data, first to last.
+
+        For each size the largest primes of so many bits that are 1 modulo 2N, in descending order, the special one
+        among them: those that SEAL's ``CoeffModulus::Create`` takes.
+        """
+        found: dict[int, list[int]] = {}
+        for bits in sorted(set(self.modulus_bits)):
+            candidate = (1 << bits) + 1 - 2 * self.ring_degree
+            held = found.setdefault(bits, [])
+            while len(held) < self.modulus_bits.count(bits):
+                if candidate >> (bits - 1) == 0:
+                    raise InputError(f"parameters: too few primes of {bits} bits at ring degree {self.ring_degree}")
+                if _is_prime(candidate):
+                    held.append(candidate)
+                candidate -= 2 * self.ring_degree
+        # SEAL takes each size's primes from the largest up: the last of a list goes to the first that asks.
+        return tuple(found[bits].pop() for bits in self.modulus_bits)[: len(self.data_primes)]
+
     @property
     def depth(self) -> int:
         """How often a product can be rescaled."""
         return len(self.data_primes) - 1
+
+
+def _is_prime(number: int) -> bool:
+    """Miller-Rabin with bases that leave no composite under 2**64. Source: Sinclair, 2011."""
+    odd, twos = number - 1, 0
+    while odd % 2 == 0:
+        odd, twos = odd // 2, twos + 1
+    for base in (2, 325, 9375, 28178, 450775, 9780504, 1795265022):
+        power = pow(base % number, odd, number)
+        if power in (0, 1, number - 1):
+            continue
+        for _ in range(twos - 1):
+            power = power * power % number
+            if power == number - 1:
+                break
+        else:
+            return False
+    return True

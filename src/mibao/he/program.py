@@ -8,7 +8,7 @@ modes that encrypt them the host gets the same instructions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +22,14 @@ class Weigh:
 
     source: int
     weights: Float64[ndarray, "out in *slots"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """``values[k] * source[k]``: slot by slot, or one number for all slots (one axis)."""
+
+    source: int
+    values: Float64[ndarray, "count *slots"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +100,7 @@ class Rescale:
     source: int
 
 
-Instruction: TypeAlias = Weigh | Shift | Rotate | Fold | Total | Square | Multiply | Add | Relinearize | Rescale
+Instruction: TypeAlias = Weigh | Scale | Shift | Rotate | Fold | Total | Square | Multiply | Add | Relinearize | Rescale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,15 +124,14 @@ class Packing:
     def pack(self, values: Float64[ndarray, "rows width"], *, slots: int) -> Float64[ndarray, "count slots"]:
         """One batch's slots; zeros where nothing lies."""
         packed = np.zeros((self.count, slots))
-        for row, record in enumerate(values):
-            packed[self.ciphertext, self.place + row] = record[self.entry]
+        rows = np.arange(len(values))
+        packed[self.ciphertext[:, None], self.place[:, None] + rows] = values.T[self.entry]
         return packed
 
     def unpack(self, packed: Float64[ndarray, "count slots"], rows: int) -> Float64[ndarray, "rows width"]:
         """The first ``rows`` rows of a batch."""
         values = np.empty((rows, int(self.entry.max()) + 1))
-        for row in range(rows):
-            values[row, self.entry] = packed[self.ciphertext, self.place + row]
+        values[:, self.entry] = packed[self.ciphertext[:, None], self.place[:, None] + np.arange(rows)].T
         return values
 
 
@@ -142,7 +149,7 @@ class Program:
         for index, instruction in enumerate(self.instructions):
             if isinstance(instruction, Weigh):
                 yield index, instruction.weights
-            elif isinstance(instruction, Shift):
+            elif isinstance(instruction, Scale | Shift):
                 yield index, instruction.values
 
     def rotations(self) -> tuple[int, ...]:
@@ -160,11 +167,41 @@ class Program:
         return any(isinstance(instruction, Relinearize) for instruction in self.instructions)
 
 
+Constant: TypeAlias = Weigh | Scale | Shift
+
+
+def ciphertexts(instruction: Constant) -> int:
+    """How many ciphertexts an instruction's constants are where they are encrypted."""
+    if isinstance(instruction, Weigh):
+        return int(instruction.weights.shape[0] * instruction.weights.shape[1])
+    return int(instruction.values.shape[0])
+
+
 def sources(instruction: Instruction) -> tuple[int, ...]:
     """The registers that an instruction reads."""
     if isinstance(instruction, Add | Multiply):
         return instruction.left, instruction.right
     return (instruction.source,)
+
+
+def without_rescaling(program: Program) -> Program | None:
+    """The same program for a modulus of one prime, where all that is rescaled is the one sum before the answer."""
+    kept: list[Instruction] = []
+    renamed = {0: 0}
+    for index, instruction in enumerate(program.instructions):
+        if isinstance(instruction, Rotate | Fold | Relinearize | Multiply | Square):
+            return None
+        if isinstance(instruction, Rescale):
+            renamed[index + 1] = renamed[instruction.source]
+            continue
+        if isinstance(instruction, Add):
+            kept.append(Add(renamed[instruction.left], renamed[instruction.right]))
+        else:
+            kept.append(replace(instruction, source=renamed[instruction.source]))
+        renamed[index + 1] = len(kept)
+    if len([instruction for instruction in kept if isinstance(instruction, Weigh | Scale)]) != 1:
+        return None
+    return replace(program, instructions=tuple(kept))
 
 
 def counts(program: Program) -> list[int]:

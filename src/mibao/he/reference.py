@@ -76,9 +76,9 @@ def polynomial_values(layer: Polynomial, x: Float64[ndarray, "..."]) -> Float64[
     return np.asarray(chebyshev.chebval((x - middle) / half, layer.coefficients))
 
 
-def finish(network: Network, answers: Float64[ndarray, "rows outputs"]) -> Float64[ndarray, "..."]:
+def finish(answers: Float64[ndarray, "rows outputs"], *, head: Head, flat: bool) -> Float64[ndarray, "..."]:
     """What the client gives its user: the head applied, a single column flattened where the model's output is flat."""
-    match network.head:
+    match head:
         case Head.SIGMOID:
             answers = sigmoid(answers)
         case Head.SOFTMAX:
@@ -88,7 +88,7 @@ def finish(network: Network, answers: Float64[ndarray, "rows outputs"]) -> Float
             answers = np.concatenate([sigmoid(-answers), sigmoid(answers)], axis=1)
         case Head.IDENTITY:
             pass
-    return answers[:, 0] if network.flat and answers.shape[1] == 1 else answers
+    return answers[:, 0] if flat and answers.shape[1] == 1 else answers
 
 
 def sigmoid(x: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:

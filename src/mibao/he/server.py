@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Float64, Real
 from numpy import ndarray
 
 from mibao.codec.canonical import Value
@@ -15,29 +13,42 @@ from mibao.errors import InputError, IntegrityError
 from mibao.events import CircuitEvaluated
 from mibao.he import envelope
 from mibao.he.client import check_binding, check_circuit
-from mibao.he.engine import Ciphertext, Engine, Operand, RelinearizationKey
+from mibao.he.engine import Ciphertext, Engine
 from mibao.he.engine_seal import engine_for
 from mibao.he.envelope import Envelope, Kind
-from mibao.he.records import checked_records, columns
+from mibao.he.execution import Execution, Keys
+from mibao.he.levels import Schedule
+from mibao.he.program import Constant, Program, ciphertexts
+from mibao.he.program_codec import from_value
+from mibao.he.records import batches, checked_records
+from mibao.he.scheduling import schedule
 from mibao.he.spec import MAX_ROWS, CircuitSpec
-from mibao.he.weights import Weights
 from mibao.types import RandomId
 
-_FEATURES_AT_ONCE = 64
+_Batch = Sequence[Ciphertext] | Float64[ndarray, "count slots"]
 
 
 class Server:
     """Evaluates one circuit under one key that it does not have."""
 
-    __slots__ = ("_bundle", "_engine", "_key_id", "_keys", "_operands", "_relinearization", "_spec")
+    __slots__ = ("_bundle", "_engine", "_execution", "_key_id", "_keys", "_spec")
 
     def __init__(self, *, spec: CircuitSpec, bundle: Envelope, keys: Envelope) -> None:
         self._spec = spec
         self._bundle, self._keys = bundle, keys
         self._key_id = envelope.id_of(keys, "key")
         self._engine = engine_for(spec.parameters)
-        self._relinearization = _relinearization_key(spec, keys, self._engine)
-        self._operands = _operands(spec, bundle, self._engine)
+        program = program_of(spec, bundle)
+        standing = schedule(spec, program)
+        self._execution = Execution(
+            program,
+            schedule=standing,
+            engine=self._engine,
+            keys=_evaluation_keys(spec, keys, self._engine),
+            encrypted=_encrypted_constants(spec, program, standing, bundle.body, self._engine)
+            if spec.weights_encrypted
+            else None,
+        )
 
     @property
     def spec(self) -> CircuitSpec:
@@ -59,9 +70,9 @@ class Server:
         spec = envelope.spec_of(opened)
         if spec.weights_encrypted is not (opened.kind is Kind.ENCRYPTED_BUNDLE):
             raise InputError(f"bundle: its weights are not as {spec.mode.value} has them; give the host its own bundle")
-        envelope.check_fields(opened, *(("spec", "key") if spec.weights_encrypted else ("spec",)))
+        envelope.check_fields(opened, *(("spec", "program", "key") if spec.weights_encrypted else ("spec", "program")))
         server_keys = envelope.decode(keys, Kind.SERVER_KEYS)
-        envelope.check_fields(server_keys, "circuit", "key")
+        envelope.check_fields(server_keys, "circuit", "key", "relinearization_bytes")
         key_id = envelope.id_of(opened, "key") if spec.weights_encrypted else envelope.id_of(server_keys, "key")
         check_binding(server_keys, circuit_id=spec.circuit_id, key_id=key_id)
         return cls(spec=spec, bundle=opened, keys=server_keys)
@@ -75,7 +86,7 @@ class Server:
         return envelope.encode(self._keys)
 
     def evaluate(self, request: bytes) -> bytes:
-        """The answer to ``request``: for each batch and output one ciphertext of logits.
+        """The answer to ``request``.
 
         Raises:
             InputError: not a request, or one whose answer would exceed 256 MiB.
@@ -85,47 +96,40 @@ class Server:
         opened = envelope.decode(request, Kind.REQUEST)
         rows = _rows_of(opened, self._spec, self._key_id)
         self._spec.check_answer(rows)
-        inputs = self._encrypted_columns(opened.body, rows) if self._spec.data_encrypted else self._clear(opened, rows)
-        body = b"".join(answer for _ in range(self._spec.batches(rows)) for answer in self._batch(inputs))
+        if len(opened.body) != self._spec.request_bytes(rows):
+            raise IntegrityError("request: its size does not match its rows")
+        held = self._encrypted(opened.body) if self._spec.data_encrypted else self._clear(opened.body)
+        body = b"".join(self._engine.store_ciphertexts(self._execution.run(batch)) for batch in held)
         header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value, "rows": rows}
         return envelope.encode(Envelope(kind=Kind.ANSWER, header=header, body=body))
 
-    def _batch(self, inputs: Iterator[Operand]) -> Iterator[bytes]:
-        """The next batch's logits. A few features at a time, so that memory does not grow with the circuit's width."""
-        totals: list[Ciphertext | None] = [None] * self._spec.outputs
-        for start in range(0, self._spec.features, _FEATURES_AT_ONCE):
-            chunk = list(islice(inputs, min(_FEATURES_AT_ONCE, self._spec.features - start)))
-            for output, total in enumerate(totals):
-                products = self._engine.sum_of_products(chunk, self._operands.weights(output, start, len(chunk)))
-                if products is not None:
-                    totals[output] = products if total is None else self._engine.add(total, products)
-        for output, total in enumerate(totals):
-            yield self._logit(total, self._operands.bias(output))
-
-    def _logit(self, products: Ciphertext | None, bias: Operand) -> bytes:
-        """Sum first, relinearize once, rescale once."""
-        total = self._engine.add(products, bias) if products is not None else bias
-        if not isinstance(total, Ciphertext):
-            raise IntegrityError("bundle: an output has no weights, its answer would be in clear")
-        if self._relinearization is not None:
-            total = self._engine.relinearize(total, self._relinearization)
-        for _ in range(self._spec.parameters.depth):
-            total = self._engine.rescale(total)
-        return self._engine.store_ciphertext(total)
-
-    def _encrypted_columns(self, body: bytes | memoryview, rows: int) -> Iterator[Operand]:
-        each = self._engine.ciphertext_bytes(level=0)
-        if len(body) != self._spec.batches(rows) * self._spec.features * each:
-            raise IntegrityError("request: its size does not match its rows")
+    def _encrypted(self, body: bytes | memoryview) -> Iterator[_Batch]:
+        count = self._spec.request.count
+        each = count * self._spec.ciphertext_bytes(level=0)
         for start in range(0, len(body), each):
-            yield self._engine.load_ciphertext(body[start : start + each], level=0, scale=self._spec.data_scale)
+            yield self._engine.load_ciphertexts(
+                body[start : start + each], count=count, level=0, scale=self._spec.data_scale
+            )
 
-    def _clear(self, opened: Envelope, rows: int) -> Iterator[Operand]:
-        if len(opened.body) != rows * self._spec.features * 8:
-            raise IntegrityError("request: its size does not match its rows")
-        values = np.frombuffer(opened.body, dtype="<f8").reshape(rows, self._spec.features)
-        for column in columns(self._spec, checked_records(self._spec, values)):
-            yield self._engine.encode(column, scale=self._spec.data_scale)
+    def _clear(self, body: bytes | memoryview) -> Iterator[_Batch]:
+        values = np.frombuffer(body, dtype="<f8").reshape(-1, self._spec.features)
+        yield from batches(self._spec, checked_records(self._spec, values))
+
+
+def program_of(spec: CircuitSpec, bundle: Envelope) -> Program:
+    """The program in a bundle, with its constants where they stand in clear.
+
+    Raises:
+        IntegrityError: it is malformed, or does not suit the circuit.
+    """
+    body = bundle.body if bundle.kind is Kind.CLEAR_BUNDLE else None
+    return from_value(
+        bundle.header["program"],
+        body,
+        slots=spec.parameters.slots,
+        request=spec.request,
+        answer=spec.answer,
+    )
 
 
 def request_in_clear(spec: CircuitSpec, records: Real[ndarray, "..."]) -> bytes:
@@ -174,54 +178,36 @@ def _rows_of(opened: Envelope, spec: CircuitSpec, key_id: RandomId) -> int:
     return envelope.count_of(opened, "rows", largest=MAX_ROWS)
 
 
-def _relinearization_key(spec: CircuitSpec, keys: Envelope, engine: Engine) -> RelinearizationKey | None:
-    if spec.weights_encrypted and spec.data_encrypted:
-        return engine.load_relinearization_key(keys.body)
-    if keys.body:
-        raise IntegrityError("server keys: this circuit takes none, and there are some")
-    return None
+def _evaluation_keys(spec: CircuitSpec, keys: Envelope, engine: Engine) -> Keys:
+    """Exactly the keys that the circuit needs. Raises ``IntegrityError`` when others came, or fewer."""
+    split = keys.header["relinearization_bytes"]
+    if type(split) is not int or not 0 <= split <= len(keys.body):
+        raise IntegrityError("server keys: field relinearization_bytes is malformed")
+    relinearization, galois = keys.body[:split], keys.body[split:]
+    if bool(relinearization) is not spec.relinearizes or bool(galois) is not bool(spec.rotations):
+        raise IntegrityError("server keys: expected the keys that this circuit needs and no others")
+    return Keys(
+        relinearization=engine.load_relinearization_key(relinearization) if relinearization else None,
+        galois=engine.load_galois_keys(galois, steps=spec.rotations) if galois else None,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
-class _ClearOperands:
-    """Weights in clear, encoded when they are needed: encoded ones take 16,000 times their room."""
-
-    spec: CircuitSpec
-    held: Weights
-    engine: Engine
-
-    def weights(self, output: int, start: int, count: int) -> Sequence[Operand]:
-        column = self.held.matrix[start : start + count, output]
-        return [self.engine.encode_constant(float(weight), scale=self.spec.weight_scale) for weight in column]
-
-    def bias(self, output: int) -> Operand:
-        return self.engine.encode_constant(float(self.held.bias[output]), scale=self.spec.bias_scale)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
-class _EncryptedOperands:
-    """Encrypted weights, output by output, each output's bias behind them."""
-
-    spec: CircuitSpec
-    loaded: list[Ciphertext]
-
-    def weights(self, output: int, start: int, count: int) -> Sequence[Operand]:
-        first = output * (self.spec.features + 1) + start
-        return self.loaded[first : first + count]
-
-    def bias(self, output: int) -> Operand:
-        return self.loaded[output * (self.spec.features + 1) + self.spec.features]
-
-
-def _operands(spec: CircuitSpec, bundle: Envelope, engine: Engine) -> _ClearOperands | _EncryptedOperands:
-    if not spec.weights_encrypted:
-        return _ClearOperands(spec=spec, held=Weights.from_body(bundle.body, spec), engine=engine)
-    each = engine.ciphertext_bytes(level=0)
-    if len(bundle.body) != spec.outputs * (spec.features + 1) * each:
+def _encrypted_constants(
+    spec: CircuitSpec, program: Program, standing: Schedule, body: bytes | memoryview, engine: Engine
+) -> dict[int, Sequence[Ciphertext]]:
+    """Each instruction's encrypted constants. Raises ``IntegrityError`` when the body does not hold just them."""
+    sizes = []
+    for index, instruction in enumerate(program.instructions):
+        if isinstance(instruction, Constant):
+            level = standing.registers[instruction.source].level
+            sizes.append((index, ciphertexts(instruction), level, spec.ciphertext_bytes(level=level)))
+    if len(body) != sum(count * each for _, count, _, each in sizes):
         raise IntegrityError("bundle: its size does not match its circuit")
-    scales = ([spec.weight_scale] * spec.features + [spec.bias_scale]) * spec.outputs
-    loaded = [
-        engine.load_ciphertext(bundle.body[index * each : (index + 1) * each], level=0, scale=scale)
-        for index, scale in enumerate(scales)
-    ]
-    return _EncryptedOperands(spec=spec, loaded=loaded)
+    found: dict[int, Sequence[Ciphertext]] = {}
+    start = 0
+    for index, count, level, each in sizes:
+        scale = standing.constants[index]
+        end = start + count * each
+        found[index] = engine.load_ciphertexts(body[start:end], count=count, level=level, scale=scale)
+        start = end
+    return found

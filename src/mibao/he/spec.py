@@ -1,87 +1,118 @@
-"""What all parties of one circuit agree on: its id, mode, roles, shape, range and parameters."""
+"""What all parties of one circuit agree on: its id, mode, roles, ranges, packing and parameters. No weights."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+
 from mibao.codec.canonical import Value
 from mibao.errors import InputError, IntegrityError
-from mibao.he.levels import LADDER
+from mibao.he.network import Head
 from mibao.he.parameters import Parameters
+from mibao.he.program import Packing
 from mibao.he.roles import Roles, check_roles
 from mibao.types import ComputeMode, RandomId
 
-MAX_FEATURES = 4096
-MAX_OUTPUTS = 256
+MAX_FEATURES = 1 << 14
+MAX_OUTPUTS = 1 << 10
 MAX_ROWS = 1 << 20
 MAX_ANSWER_BYTES = 1 << 28  # what one request can make a host hold
-_WORD_BYTES = 8
+MAX_CLASS_CHARACTERS = 256
+MAX_PRIMES = 17
+_FLOATS, _PLACES = np.dtype("<f8"), np.dtype("<u2")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CircuitSpec:
-    """A linear circuit without its weights: safe to show to every party.
+    """A circuit without its weights: safe to show to every party.
 
     Attributes:
         circuit_id: Binds keys, requests and answers to this circuit.
-        features: Width of a record.
-        outputs: Logits a record.
-        input_bound: Largest magnitude a feature may take.
+        low: Smallest value of each feature that a client may send.
+        high: Largest.
+        input_shape: A record's shape for who sends it; empty where it is flat.
+        head: What the client applies to decrypted answers.
+        flat: Whether answers of one column come back as a vector.
+        classes: Labels in the order of the answers' columns, or none.
+        request: How a batch of records lies in ciphertexts.
+        answer: How its answers do.
         parameters: Ring, modulus and the data's scale.
-        weight_scale_bits: The weights' scale.
-        predicted_error: Error a logit should keep; see :func:`mibao.he.levels.predicted_error`.
+        answer_scale: The answers' scale.
+        rotations: Steps that the host needs Galois keys for.
+        relinearizes: Whether it needs a relinearisation key.
+        predicted_error: Error an answer should keep, before the head; see :mod:`mibao.he.bounds`.
+        predicted_ms: Host's time a batch; see :mod:`mibao.he.cost`.
     """
 
     circuit_id: RandomId
     mode: ComputeMode
     roles: Roles
-    features: int
-    outputs: int
-    input_bound: float
+    low: Float64[ndarray, "features"]
+    high: Float64[ndarray, "features"]
+    input_shape: tuple[int, ...]
+    head: Head
+    flat: bool
+    classes: tuple[str, ...] | tuple[int, ...]
+    request: Packing
+    answer: Packing
     parameters: Parameters
-    weight_scale_bits: int
+    answer_scale: float
+    rotations: tuple[int, ...]
+    relinearizes: bool
     predicted_error: float
+    predicted_ms: float
 
     def __post_init__(self) -> None:
         """Refuse what no circuit can be.
 
         Raises:
-            InputError: a size is out of range, the bound is not positive and finite, the parameters are none of
-                :data:`~mibao.he.levels.LADDER`, the scales exceed the modulus, the mode needs key switching that the
-                parameters lack, or the roles do not suit the mode.
+            InputError: a size or a range is out of bounds, the packings do not suit the ring, key switching is needed
+                and there is no special prime, or the roles do not suit the mode.
         """
         if not 1 <= self.features <= MAX_FEATURES or not 1 <= self.outputs <= MAX_OUTPUTS:
             raise InputError(
                 f"circuit: expected 1 to {MAX_FEATURES} features and 1 to {MAX_OUTPUTS} outputs, "
                 f"got {self.features} and {self.outputs}"
             )
-        if not (0 < self.input_bound < math.inf and 0 <= self.predicted_error < math.inf):
-            raise InputError("circuit: expected a positive, finite input_bound and a finite predicted error")
-        if (self.parameters.ring_degree, self.parameters.modulus_bits) not in LADDER:  # any other may cost gigabytes
-            raise InputError("circuit: expected a ring degree and a modulus that compile_linear chooses")
-        product_bits = self.parameters.scale_bits + self.weight_scale_bits
-        if self.weight_scale_bits < 1 or product_bits >= self.parameters.data_modulus_bits:
+        _check_range(self.low, self.high)
+        if self.input_shape and int(np.prod(self.input_shape, dtype=object)) != self.features:
+            raise InputError(f"circuit: a record of shape {self.input_shape} has no {self.features} features")
+        slots = self.parameters.slots
+        _check_packing("request", self.request, width=self.features, slots=slots)
+        _check_packing("answer", self.answer, width=self.outputs, slots=slots)
+        if self.request.rows != self.answer.rows or self.answer.entry.size != self.outputs:
+            raise InputError("circuit: request and answer do not hold the same rows, or an output lies in two places")
+        needs_keys = bool(self.rotations) or self.relinearizes
+        if needs_keys and len(self.parameters.modulus_bits) < 2:
+            raise InputError("circuit: rotations and products of ciphertexts take a special prime")
+        if list(self.rotations) != sorted(set(self.rotations)) or not all(0 < step < slots for step in self.rotations):
+            raise InputError("circuit: expected rotations in ascending order, each less than the slots")
+        if len(self.parameters.modulus_bits) > MAX_PRIMES:
+            raise InputError(f"circuit: expected at most {MAX_PRIMES} primes")
+        if not (1 <= self.answer_scale < 2.0**self.parameters.data_modulus_bits):
             raise InputError("circuit: the scales do not fit the modulus")
-        if self.mode is ComputeMode.ENCRYPTED_BOTH and len(self.parameters.modulus_bits) < 2:
-            raise InputError("circuit: encrypting both sides takes a special prime")
+        if not (0 <= self.predicted_error < np.inf and 0 <= self.predicted_ms < np.inf):
+            raise InputError("circuit: expected a finite predicted error and time")
         check_roles(self.mode, self.roles)
+
+    @property
+    def features(self) -> int:
+        """Width of a record."""
+        return int(self.low.shape[0])
+
+    @property
+    def outputs(self) -> int:
+        """Width of an answer, before the head."""
+        return int(self.answer.entry.max()) + 1
 
     @property
     def data_scale(self) -> float:
         """Scale of encoded data."""
         return 2.0**self.parameters.scale_bits
-
-    @property
-    def weight_scale(self) -> float:
-        """Scale of encoded weights."""
-        return 2.0**self.weight_scale_bits
-
-    @property
-    def bias_scale(self) -> float:
-        """Scale of encoded biases: that of a product."""
-        return self.data_scale * self.weight_scale
 
     @property
     def data_encrypted(self) -> bool:
@@ -94,12 +125,23 @@ class CircuitSpec:
         return self.mode is not ComputeMode.ENCRYPTED_DATA
 
     def batches(self, rows: int) -> int:
-        """Ciphertexts a feature that ``rows`` records take."""
-        return -(-rows // self.parameters.slots)
+        """Batches that ``rows`` records take."""
+        return -(-rows // self.request.rows)
+
+    def ciphertext_bytes(self, *, level: int) -> int:
+        """Bytes of a ciphertext on the wire: each prime's residues at that prime's width."""
+        bits = sum(self.parameters.data_primes[: len(self.parameters.data_primes) - level])
+        return 2 * bits * self.parameters.ring_degree // 8
+
+    def request_bytes(self, rows: int) -> int:
+        """Bytes of the ciphertexts that carry ``rows`` records, or of the records where they stay in clear."""
+        if not self.data_encrypted:
+            return rows * self.features * _FLOATS.itemsize
+        return self.batches(rows) * self.request.count * self.ciphertext_bytes(level=0)
 
     def answer_bytes(self, rows: int) -> int:
-        """Bytes that answer ``rows`` records: two components of one prime for each batch and output."""
-        return self.batches(rows) * self.outputs * 2 * self.parameters.ring_degree * _WORD_BYTES
+        """Bytes of the ciphertexts that answer ``rows`` records."""
+        return self.batches(rows) * self.answer.count * self.ciphertext_bytes(level=self.parameters.depth)
 
     def check_answer(self, rows: int) -> None:
         """Refuse ``rows`` records whose answer would pass :data:`MAX_ANSWER_BYTES`. Raises ``InputError``."""
@@ -114,14 +156,22 @@ class CircuitSpec:
             "data_owner": str(self.roles.data_owner),
             "model_owner": str(self.roles.model_owner),
             "compute_host": str(self.roles.compute_host),
-            "features": self.features,
-            "outputs": self.outputs,
-            "input_bound": float(self.input_bound),
+            "low": self.low.astype(_FLOATS).tobytes(),
+            "high": self.high.astype(_FLOATS).tobytes(),
+            "input_shape": list(self.input_shape),
+            "head": self.head.value,
+            "flat": self.flat,
+            "classes": list(self.classes),
+            "request": _packing_value(self.request),
+            "answer": _packing_value(self.answer),
             "ring_degree": self.parameters.ring_degree,
             "modulus_bits": list(self.parameters.modulus_bits),
             "scale_bits": self.parameters.scale_bits,
-            "weight_scale_bits": self.weight_scale_bits,
+            "answer_scale": float(self.answer_scale),
+            "rotations": list(self.rotations),
+            "relinearizes": self.relinearizes,
             "predicted_error": float(self.predicted_error),
+            "predicted_ms": float(self.predicted_ms),
         }
 
     @classmethod
@@ -131,10 +181,10 @@ class CircuitSpec:
         Raises:
             IntegrityError: a field is missing, surplus, of another type, or describes no possible circuit.
         """
-        held = _typed_fields(value)
-        modulus_bits = held["modulus_bits"]
-        if not all(type(bits) is int for bits in modulus_bits):
-            raise IntegrityError("circuit: field modulus_bits is malformed")
+        held = _typed_fields(value, _FIELDS, "circuit")
+        for name in ("modulus_bits", "input_shape", "rotations"):
+            if not all(type(entry) is int for entry in held[name]):
+                raise IntegrityError(f"circuit: field {name} is malformed")
         try:
             return cls(
                 circuit_id=RandomId(held["circuit"]),
@@ -142,40 +192,116 @@ class CircuitSpec:
                 roles=Roles(
                     data_owner=held["data_owner"], model_owner=held["model_owner"], compute_host=held["compute_host"]
                 ),
-                features=held["features"],
-                outputs=held["outputs"],
-                input_bound=held["input_bound"],
+                low=_floats(held["low"]),
+                high=_floats(held["high"]),
+                input_shape=tuple(held["input_shape"]),
+                head=Head(held["head"]),
+                flat=held["flat"],
+                classes=_classes(held["classes"]),
+                request=_packing_of(held["request"]),
+                answer=_packing_of(held["answer"]),
                 parameters=Parameters(
-                    ring_degree=held["ring_degree"], modulus_bits=tuple(modulus_bits), scale_bits=held["scale_bits"]
+                    ring_degree=held["ring_degree"],
+                    modulus_bits=tuple(held["modulus_bits"]),
+                    scale_bits=held["scale_bits"],
                 ),
-                weight_scale_bits=held["weight_scale_bits"],
+                answer_scale=held["answer_scale"],
+                rotations=tuple(held["rotations"]),
+                relinearizes=held["relinearizes"],
                 predicted_error=held["predicted_error"],
+                predicted_ms=held["predicted_ms"],
             )
         except (InputError, ValueError) as error:
             raise IntegrityError(f"circuit: describes no possible circuit ({error})") from error
 
 
-def _typed_fields(value: Value) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) != set(_FIELDS):
-        raise IntegrityError(f"circuit: expected the fields {', '.join(_FIELDS)}")
-    for name, kind in _FIELDS.items():
+def _check_range(low: Float64[ndarray, "features"], high: Float64[ndarray, "features"]) -> None:
+    if low.shape != high.shape or not (np.all(np.isfinite(low)) and np.all(np.isfinite(high)) and np.all(low <= high)):
+        raise InputError("circuit: expected finite bounds a feature, the lower ones at most the upper ones")
+
+
+def _check_packing(name: str, packing: Packing, *, width: int, slots: int) -> None:
+    places = packing.entry.size
+    sound = (
+        1 <= packing.rows <= slots
+        and 1 <= packing.count <= MAX_FEATURES
+        and places == packing.ciphertext.size == packing.place.size
+        and np.array_equal(np.unique(packing.entry), np.arange(width))
+        and int(packing.ciphertext.max()) < packing.count
+        and int(packing.place.max()) + packing.rows <= slots
+    )
+    if not sound:
+        raise InputError(f"circuit: its {name} is packed as no {width} entries in ciphertexts of {slots} slots can be")
+
+
+def _packing_value(packing: Packing) -> dict[str, Value]:
+    return {
+        "rows": packing.rows,
+        "count": packing.count,
+        "entry": packing.entry.astype(_PLACES).tobytes(),
+        "ciphertext": packing.ciphertext.astype(_PLACES).tobytes(),
+        "place": packing.place.astype(_PLACES).tobytes(),
+    }
+
+
+def _packing_of(value: Value) -> Packing:
+    held = _typed_fields(value, _PACKING_FIELDS, "circuit")
+    entry, ciphertext, place = (_places(held[name]) for name in ("entry", "ciphertext", "place"))
+    return Packing(rows=held["rows"], count=held["count"], entry=entry, ciphertext=ciphertext, place=place)
+
+
+def _places(data: bytes) -> Int64[ndarray, "places"]:
+    if not data or len(data) % _PLACES.itemsize:
+        raise IntegrityError("circuit: a packing is malformed")
+    return np.frombuffer(data, dtype=_PLACES).astype(np.int64)
+
+
+def _floats(data: bytes) -> Float64[ndarray, "features"]:
+    if len(data) % _FLOATS.itemsize:
+        raise IntegrityError("circuit: a range is malformed")
+    return np.frombuffer(data, dtype=_FLOATS).astype(np.float64)
+
+
+def _classes(held: list[Any]) -> tuple[str, ...] | tuple[int, ...]:
+    if len(held) > 2 * MAX_OUTPUTS:
+        raise IntegrityError("circuit: too many classes")
+    if all(type(name) is int for name in held):
+        return tuple(held)
+    if all(type(name) is str and len(name) <= MAX_CLASS_CHARACTERS for name in held):
+        return tuple(held)
+    raise IntegrityError("circuit: field classes is malformed")
+
+
+def _typed_fields(value: Value, fields: dict[str, type], part: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != set(fields):
+        raise IntegrityError(f"{part}: expected the fields {', '.join(fields)}")
+    for name, kind in fields.items():
         if type(value[name]) is not kind:
-            raise IntegrityError(f"circuit: field {name} is malformed")
+            raise IntegrityError(f"{part}: field {name} is malformed")
     return dict(value)
 
 
+_PACKING_FIELDS: dict[str, type] = {"rows": int, "count": int, "entry": bytes, "ciphertext": bytes, "place": bytes}
 _FIELDS: dict[str, type] = {
     "circuit": bytes,
     "mode": str,
     "data_owner": str,
     "model_owner": str,
     "compute_host": str,
-    "features": int,
-    "outputs": int,
-    "input_bound": float,
+    "low": bytes,
+    "high": bytes,
+    "input_shape": list,
+    "head": str,
+    "flat": bool,
+    "classes": list,
+    "request": dict,
+    "answer": dict,
     "ring_degree": int,
     "modulus_bits": list,
     "scale_bits": int,
-    "weight_scale_bits": int,
+    "answer_scale": float,
+    "rotations": list,
+    "relinearizes": bool,
     "predicted_error": float,
+    "predicted_ms": float,
 }

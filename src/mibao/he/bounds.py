@@ -1,0 +1,255 @@
+"""How large every slot can get, and how far it can be off, followed through a program instruction by instruction.
+
+Magnitudes are worst cases from the input's range, cut where calibration knows a smaller one. Errors are variances of
+what encryption, rounding, rescaling and key switching add. Errors of different slots are taken as independent where
+they are summed; errors of two values of one product or sum are taken as fully dependent.
+
+Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017, section 3, with variances in place of the worst cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from mibao.he.levels import Schedule, Standing
+from mibao.he.program import (
+    Add,
+    Fold,
+    Instruction,
+    Multiply,
+    Program,
+    Relinearize,
+    Rescale,
+    Rotate,
+    Scale,
+    Shift,
+    Square,
+    Total,
+    Weigh,
+    sources,
+)
+
+NOISE_STD = 3.24  # of fresh encryptions: SEAL's centered binomial, for the standard's 3.2
+# Two answers in a thousand million lie further out, if their error is normal, and if it is Laplace-distributed.
+NORMAL_SIGMAS = 6.0
+LAPLACE_SIGMAS = 14.2
+_MANY = 16
+_FEW_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What the parameters make of each operation.
+
+    Attributes:
+        ring_degree: N.
+        primes: Data primes, first to last.
+        special: The special prime; 1 where there is none.
+        data_encrypted: Whether requests are fresh encryptions, not only rounded.
+        weights_encrypted: The same of constants.
+    """
+
+    ring_degree: int
+    primes: tuple[float, ...]
+    special: float
+    data_encrypted: bool
+    weights_encrypted: bool
+
+    @property
+    def rounding(self) -> float:
+        """Variance in a slot of rounding an encoded vector to integers: N / 2 coefficients of variance 1/12."""
+        return self.ring_degree / 24
+
+    @property
+    def fresh(self) -> float:
+        """Variance in a slot of encryption and rounding."""
+        return NOISE_STD**2 * self.ring_degree / 2 + self.rounding
+
+    @property
+    def rescaling(self) -> float:
+        """Variance in a slot of rounding both components; a ternary secret has about 2N/3 entries that are not 0."""
+        return (1 + 2 * self.ring_degree / 3) / 12 * self.ring_degree / 2
+
+    def switching(self, level: int) -> float:
+        """Variance in a slot of one key switch: a digit a prime, against one encryption each, over the special one."""
+        digits = sum(prime * prime for prime in self.primes[: len(self.primes) - level]) / 3
+        switched = digits * self.ring_degree * NOISE_STD**2 / self.special**2 * self.ring_degree / 2
+        return switched + self.rescaling
+
+
+def magnitudes(
+    program: Program, limits: dict[int, Float64[ndarray, "count *slots"]]
+) -> list[Float64[ndarray, "count width"]]:
+    """The largest magnitude of every slot of every register; one column stands for slots that are all alike."""
+    found = [limits[0]]
+    for index, instruction in enumerate(program.instructions):
+        given = [found[register] for register in sources(instruction)]
+        largest = _magnitude(instruction, given)
+        limit = limits.get(index + 1)
+        found.append(largest if limit is None else np.minimum(largest, limit))
+    return found
+
+
+def _magnitude(instruction: Instruction, given: list[Float64[ndarray, "count width"]]) -> Float64[ndarray, "..."]:
+    x = given[0]
+    match instruction:
+        case Square():
+            after = x * x
+        case Multiply():
+            after = x * given[1]
+        case Add():
+            after = x + given[1]
+        case Weigh(weights=weights):
+            after = _weighed(np.abs(weights), x)
+        case Scale(values=values):
+            after = x * np.abs(_slotwise(values))
+        case Shift(values=values):
+            after = x + np.abs(_slotwise(values))
+        case Rotate() | Fold() | Total() | Relinearize() | Rescale():
+            after = _moved(instruction, x)
+    return np.asarray(after)
+
+
+def _weighed(weights: Float64[ndarray, "out in *slots"], x: Float64[ndarray, "in width"]) -> Float64[ndarray, "..."]:
+    if weights.ndim == 2:
+        return np.asarray(weights @ x)
+    return np.asarray(np.einsum("gks,ks->gs", weights, np.broadcast_to(x, (len(x), weights.shape[2]))))
+
+
+def _slotwise(values: Float64[ndarray, "count *slots"]) -> Float64[ndarray, "count width"]:
+    return values[:, None] if values.ndim == 1 else values
+
+
+def _moved(instruction: Instruction, x: Float64[ndarray, "count width"]) -> Float64[ndarray, "..."]:
+    match instruction:
+        case Rotate(steps=steps):
+            x = np.stack([np.roll(x[index if len(x) > 1 else 0], -step) for index, step in enumerate(steps)])
+        case Fold(steps=steps):
+            for step in steps:
+                x = np.asarray(x + np.roll(x, -step, axis=1))
+        case Total():
+            x = np.asarray(x.sum(axis=0, keepdims=True))
+    return x
+
+
+def error_bound(
+    program: Program, largest: Sequence[Float64[ndarray, "count width"]], schedule: Schedule, noise: Noise
+) -> float:
+    """A bound on one answer's error that fails about twice in a thousand million."""
+    fresh = noise.fresh if noise.data_encrypted else noise.rounding
+    start = np.zeros((2, *largest[0].shape))
+    start[0] = fresh / schedule.registers[0].scale ** 2
+    variances = [start]
+    for index, instruction in enumerate(program.instructions):
+        registers = sources(instruction)
+        given = [variances[register] for register in registers]
+        sizes = [largest[register] for register in registers]
+        constant = _constant_variance(instruction, schedule.constants.get(index, 1.0), noise)
+        variances.append(
+            _own(instruction, _inherited(instruction, given, sizes, constant), schedule.registers[index + 1], noise)
+        )
+    normal, heavy = variances[-1]
+    places = program.answer.ciphertext, program.answer.place if normal.shape[1] > 1 else 0
+    worst = NORMAL_SIGMAS * np.sqrt(normal[places]) + LAPLACE_SIGMAS * np.sqrt(heavy[places])
+    return float(np.max(worst))
+
+
+def _constant_variance(instruction: Instruction, scale: float, noise: Noise) -> float:
+    """Of one slot of an encoded or encrypted constant; one number for all slots is rounded once, not N / 2 times."""
+    if noise.weights_encrypted:
+        return noise.fresh / scale**2
+    alike = (instruction.weights.ndim == 2) if isinstance(instruction, Weigh) else False
+    if isinstance(instruction, Scale | Shift):
+        alike = instruction.values.ndim == 1
+    if alike:
+        return 1 / 12 / scale**2
+    return noise.rounding / scale**2
+
+
+def _inherited(
+    instruction: Instruction,
+    given: list[Float64[ndarray, "2 count width"]],
+    sizes: list[Float64[ndarray, "count width"]],
+    constant: float,
+) -> Float64[ndarray, "2 count width"]:
+    """What an instruction makes of its sources' errors and of its constants'. A fold does its own adding."""
+    x = given[0]
+    match instruction:
+        case Weigh(weights=weights):
+            after = np.stack([_weighed(weights * weights, part) for part in x])
+            after[0] += (sizes[0] ** 2 * constant).sum(axis=0)
+            after = _as_normal(after) if weights.shape[1] >= _MANY else after
+        case Scale(values=values):
+            after = x * _slotwise(values) ** 2
+            after[0] += sizes[0] ** 2 * constant
+        case Shift():
+            after = x + np.array([constant, 0.0])[:, None, None]
+        case Square():
+            after = 4 * sizes[0] ** 2 * x
+        case Multiply():
+            after = (sizes[1] * np.sqrt(x) + sizes[0] * np.sqrt(given[1])) ** 2
+        case Add():
+            after = (np.sqrt(x) + np.sqrt(given[1])) ** 2
+        case Fold():
+            after = x
+        case Rotate() | Total() | Relinearize() | Rescale():
+            after = np.stack([_moved(instruction, part) for part in x])
+    return np.asarray(after)
+
+
+def _own(
+    instruction: Instruction, variance: Float64[ndarray, "2 count width"], standing: Standing, noise: Noise
+) -> Float64[ndarray, "2 count width"]:
+    """The same with what rescaling and key switching add."""
+    switch = noise.switching(standing.level) / standing.scale**2
+    match instruction:
+        case Rescale():
+            added = np.full((variance.shape[1], 1), noise.rescaling / standing.scale**2)
+        case Relinearize():
+            added = np.full((variance.shape[1], 1), switch)
+        case Rotate(steps=steps):
+            added = np.where(np.array(steps)[:, None] != 0, switch, 0.0)
+        case Fold(steps=steps):
+            return _folded(variance, steps, switch)
+        case _:
+            return variance
+    return np.stack([variance[0], variance[1] + added])
+
+
+def _folded(
+    variance: Float64[ndarray, "2 count width"], steps: tuple[int, ...], switch: float
+) -> Float64[ndarray, "2 count width"]:
+    for step in steps:
+        variance = variance + np.roll(variance, -step, axis=2)
+        variance[1] += switch
+    if 1 << len(steps) < _MANY:
+        return variance
+    last = ((1 << min(len(steps), _FEW_STEPS)) - 1) * switch  # what the last steps add is summed over few slots
+    variance = _as_normal(variance - np.array([0.0, last])[:, None, None])
+    return np.asarray(variance + np.array([0.0, last])[:, None, None])
+
+
+def _as_normal(variance: Float64[ndarray, "2 count width"]) -> Float64[ndarray, "2 count width"]:
+    """A sum of many independent errors is close to normal, whatever each of them is."""
+    return np.stack([variance.sum(axis=0), np.zeros_like(variance[1])])
+
+
+def modulus_bits_needed(
+    largest: Sequence[Float64[ndarray, "count width"]], schedule: Schedule, *, removed_bits: Sequence[int]
+) -> int:
+    """Bits of the first prime such that no register of any level wraps around.
+
+    Two bits of headroom: one for the sign, one so that noise and the primes' distance from ``2**bits`` cannot wrap.
+    """
+    needed = 0.0
+    for standing, magnitude in zip(schedule.registers, largest, strict=True):
+        above = sum(removed_bits[standing.level :])
+        held = math.log2(standing.scale) + math.log2(max(float(magnitude.max()), 2.0**-10)) + 2
+        needed = max(needed, held - above)
+    return math.ceil(needed)
