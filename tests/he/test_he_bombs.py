@@ -59,7 +59,7 @@ def off_the_ladder(ring_degree, modulus_bits, *, features=4, outputs=2):
 @pytest.mark.parametrize("modulus_bits", [(20,), (20, 20), (20,) * 3, (50, 50, 50), (20,) * 40, (60,) * 14])
 def test_parameters_that_no_circuit_is_compiled_to_are_refused(ring_degree, modulus_bits):
     with pytest.raises(IntegrityError, match="circuit: describes no possible circuit"):
-        he.LinearCircuit.from_bytes(off_the_ladder(ring_degree, modulus_bits))
+        he.Circuit.from_bytes(off_the_ladder(ring_degree, modulus_bits))
 
 
 def test_a_bundle_of_kilobytes_that_asks_for_gigabytes_is_refused_at_once(tmp_path):

@@ -37,7 +37,7 @@ def test_any_changed_bit_and_any_cut_is_refused(kind, header, body, data):
 
 def test_the_files_of_a_known_circuit_are_the_known_ones():
     known = KNOWN["known_answers"]
-    compiled = he.LinearCircuit.from_bytes(bytes.fromhex(known["bundle"]))
+    compiled = he.Circuit.from_bytes(bytes.fromhex(known["bundle"]))
     assert compiled.spec == circuit(DATA).spec
     assert circuit(DATA).to_bytes().hex() == known["bundle"]
     assert compiled.public().to_bytes().hex() == known["circuit"]
@@ -56,7 +56,7 @@ def test_a_known_answer_decrypts_under_its_known_key_to_the_known_logits():
 def test_each_single_fault_is_refused_with_its_own_error(vector):
     expected = getattr(errors, vector["error"])
     with pytest.raises(expected) as caught:
-        he.LinearCircuit.from_bytes(bytes.fromhex(vector["circuit"]))
+        he.Circuit.from_bytes(bytes.fromhex(vector["circuit"]))
     assert type(caught.value) is expected
     assert str(caught.value) == vector["message"]
 

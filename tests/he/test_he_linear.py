@@ -109,14 +109,14 @@ def test_where_weights_are_encrypted_the_parameters_tell_only_the_power_of_two_o
 
 def test_a_circuit_survives_its_bytes():
     compiled = circuit()
-    again = he.LinearCircuit.from_bytes(compiled.to_bytes())
+    again = he.Circuit.from_bytes(compiled.to_bytes())
     assert again.spec == compiled.spec
     assert again.to_bytes() == compiled.to_bytes()
 
 
 def test_the_public_circuit_is_enough_for_the_data_owner_and_holds_no_weights():
     compiled = circuit()
-    public = he.LinearCircuit.from_bytes(compiled.public().to_bytes())
+    public = he.Circuit.from_bytes(compiled.public().to_bytes())
     client = he.generate_client(public.spec)
     server = he.Server.from_bytes(bundle=compiled.to_bytes(), keys=client.server_keys())
     records = records_of()

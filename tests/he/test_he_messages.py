@@ -10,7 +10,6 @@ from he_cases import BOTH, DATA, WEIGHTS, circuit, records_of, reframed, request
 from mibao import he
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.he import envelope
-from mibao.he.engine_seal import engine_for
 from mibao.he.envelope import Kind
 from mibao.types import RandomId
 
@@ -36,7 +35,7 @@ def test_an_answer_follows_from_the_ciphertexts_so_one_changed_residue_changes_i
     records = records_of()
     sent = client.encrypt(records)
     plain = records @ weights_of()[0] + weights_of()[1]
-    changed = reframed(sent, Kind.REQUEST, body=lambda body: _flip(body, 8 * 100))
+    changed = reframed(sent, Kind.REQUEST, body=lambda body: _flip(body, 800))
     logits = client.decrypt(server.evaluate(changed))
     assert np.min(np.abs(logits - plain)) > 0.1
 
@@ -81,15 +80,6 @@ def test_where_weights_are_encrypted_the_host_holds_none_of_them_in_any_float_fo
     assert np.float64(weights_of(features=8)[0][0, 0]).tobytes() in compiled.to_bytes()
 
 
-def test_a_scaled_and_rounded_weight_is_not_in_the_host_bundle_either():
-    compiled = circuit(BOTH)
-    _, server = compiled.keygen()
-    held = server.bundle_bytes()
-    for weight in weights_of()[0].ravel():
-        word = round(weight * compiled.spec.weight_scale) % (1 << 64)
-        assert word.to_bytes(8, "little") not in held
-
-
 def test_encrypted_records_are_in_no_float_format_in_the_request():
     client, _ = circuit().keygen()
     records = records_of()
@@ -115,7 +105,7 @@ def test_a_client_survives_its_secret_bytes():
     again = he.Client.from_secret_bytes(client.reveal_secret_bytes())
     records = records_of()
     plain = records @ weights_of()[0] + weights_of()[1]
-    assert (again.key_id, again.spec) == (client.key_id, client.spec)
+    assert (again.key_id, again.spec.to_value()) == (client.key_id, client.spec.to_value())
     assert np.max(np.abs(again.decrypt(server.evaluate(client.encrypt(records))) - plain)) < 1e-3
     assert np.max(np.abs(client.decrypt(server.evaluate(again.encrypt(records))) - plain)) < 1e-3
 
@@ -174,7 +164,7 @@ def test_a_host_refuses_the_bundle_with_weights_in_clear(mode):
         (np.zeros((0, 4)), "expected 1 to 1048576 rows, got 0"),
         (np.full((1, 4), np.nan), "expected finite values"),
         (np.full((1, 4), -np.inf), "expected finite values"),
-        (np.array([[0.0, 0.0, 4.001, 0.0]]), r"within ±4, got one outside in column 2 \(1 such columns\)"),
+        (np.array([[0.0, 0.0, 4.001, 0.0]]), r"from -4 to 4 in column 2, got one outside \(1 such columns\)"),
     ],
 )
 def test_records_that_do_not_suit_the_circuit_are_refused_before_encryption(records, message):
@@ -197,7 +187,7 @@ def test_the_host_checks_clear_records_again():
     _, server = compiled.keygen()
     sent = he.request_in_clear(compiled.spec, records_of())
     outside = reframed(sent, Kind.REQUEST, body=lambda body: np.full(len(body) // 8, 9.0).tobytes())
-    with pytest.raises(InputError, match="expected values within ±4"):
+    with pytest.raises(InputError, match="expected values from -4 to 4"):
         server.evaluate(outside)
 
 
@@ -219,7 +209,7 @@ def test_messages_given_for_one_another_are_named():
 def test_a_ciphertext_that_encrypts_nothing_is_refused():
     client, server = circuit().keygen()
     sent = client.encrypt(records_of())
-    half = engine_for(client.spec.parameters).ciphertext_bytes(level=0) // 2
+    half = client.spec.ciphertext_bytes(level=0) // 2
     bare = reframed(sent, Kind.REQUEST, body=lambda body: body[:half] + bytes(half) + body[2 * half :])
     with pytest.raises(IntegrityError, match="ciphertext: it encrypts nothing"):
         server.evaluate(bare)
@@ -228,7 +218,7 @@ def test_a_ciphertext_that_encrypts_nothing_is_refused():
 def test_a_residue_past_the_modulus_is_refused():
     client, server = circuit().keygen()
     wide = reframed(client.encrypt(records_of()), Kind.REQUEST, body=lambda body: b"\xff" * 8 + body[8:])
-    with pytest.raises(IntegrityError, match="ciphertext: refused by the library"):
+    with pytest.raises(IntegrityError, match="residues: one is not under its prime"):
         server.evaluate(wide)
 
 
@@ -258,5 +248,5 @@ def _flip(body, at):
 
 
 def _equal_words(first, second):
-    bodies = [np.frombuffer(envelope.decode(sent, Kind.REQUEST).body, np.uint64) for sent in (first, second)]
+    bodies = [np.frombuffer(envelope.decode(sent, Kind.REQUEST).body, "<u8") for sent in (first, second)]
     return int(np.sum(bodies[0] == bodies[1]))

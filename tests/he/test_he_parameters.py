@@ -2,7 +2,6 @@ import pytest
 
 from mibao.errors import InputError
 from mibao.he.engine_seal import engine_for
-from mibao.he.levels import LADDER
 from mibao.he.parameters import MAX_MODULUS_BITS, Parameters
 
 
@@ -42,9 +41,21 @@ def test_parameters_outside_their_ranges_are_refused(ring_degree, modulus_bits, 
         Parameters(ring_degree=ring_degree, modulus_bits=modulus_bits, scale_bits=scale_bits)
 
 
-@pytest.mark.parametrize(("ring_degree", "modulus_bits"), LADDER)
-def test_the_library_accepts_every_rung_at_its_own_128_bits(ring_degree, modulus_bits):
-    engine = engine_for(Parameters(ring_degree=ring_degree, modulus_bits=modulus_bits, scale_bits=20))
+CHOSEN = [
+    (2048, (53,)),
+    (4096, (38, 30, 38)),
+    (8192, (44, 59, 25, 60)),
+    (8192, (40, 40, 40, 40, 50)),
+    (16384, (60,) * 7),
+]
+
+
+@pytest.mark.parametrize(("ring_degree", "modulus_bits"), CHOSEN)
+def test_the_primes_are_those_that_the_library_takes_at_its_own_128_bits(ring_degree, modulus_bits):
+    parameters = Parameters(ring_degree=ring_degree, modulus_bits=modulus_bits, scale_bits=20)
+    engine = engine_for(parameters)
+    assert engine.primes == parameters.primes()
+    assert all(prime % (2 * ring_degree) == 1 for prime in engine.primes)
     assert engine._context.parameters_set()
     total = engine._context.key_context_data().total_coeff_modulus_bit_count()
     assert total <= sum(modulus_bits) <= MAX_MODULUS_BITS[ring_degree]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64
@@ -76,16 +77,30 @@ class Noise:
         """Variance in a slot of rounding both components; a ternary secret has about 2N/3 entries that are not 0."""
         return (1 + 2 * self.ring_degree / 3) / 12 * self.ring_degree / 2
 
-    def switching(self, level: int) -> float:
-        """Variance in a slot of one key switch: a digit a prime, against one encryption each, over the special one."""
-        digits = sum(prime * prime for prime in self.primes[: len(self.primes) - level]) / 3
-        switched = digits * self.ring_degree * NOISE_STD**2 / self.special**2 * self.ring_degree / 2
-        return switched + self.rescaling
+    def switching(self, level: int, *, width: int) -> Float64[ndarray, "width"]:
+        """Variance in each slot of one key switch: a digit a prime, against one encryption each, over the special one.
+
+        Digits lie in [0, q), not around zero: their mean is a polynomial with q / 2 everywhere, which is large at the
+        roots near 1, those of the first slots. One number, the largest, where ``width`` is 1.
+        """
+        digits = sum(prime * prime for prime in self.primes[: len(self.primes) - level])
+        means = _of_equal_coefficients(self.ring_degree) / 4
+        spread = self.ring_degree / 12 + (means if width > 1 else means.max(keepdims=True))
+        switched = digits * spread * NOISE_STD**2 * self.ring_degree / 2 / self.special**2
+        return np.asarray(switched + self.rescaling)
 
 
-def magnitudes(
-    program: Program, limits: dict[int, Float64[ndarray, "count *slots"]]
-) -> list[Float64[ndarray, "count width"]]:
+@lru_cache(maxsize=8)
+def _of_equal_coefficients(degree: int) -> Float64[ndarray, "slots"]:
+    """The squared magnitude of ``1 + X + ... + X**(N - 1)`` in each slot: slot j stands for the root of power 3**j."""
+    power, powers = 1, np.empty(degree // 2)
+    for slot in range(degree // 2):
+        powers[slot] = power
+        power = power * 3 % (2 * degree)
+    return np.asarray(1 / np.sin(np.pi * powers / (2 * degree)) ** 2)
+
+
+def magnitudes(program: Program, limits: dict[int, Float64[ndarray, "..."]]) -> list[Float64[ndarray, "..."]]:
     """The largest magnitude of every slot of every register; one column stands for slots that are all alike."""
     found = [limits[0]]
     for index, instruction in enumerate(program.instructions):
@@ -96,7 +111,7 @@ def magnitudes(
     return found
 
 
-def _magnitude(instruction: Instruction, given: list[Float64[ndarray, "count width"]]) -> Float64[ndarray, "..."]:
+def _magnitude(instruction: Instruction, given: list[Float64[ndarray, "..."]]) -> Float64[ndarray, "..."]:
     x = given[0]
     match instruction:
         case Square():
@@ -116,17 +131,17 @@ def _magnitude(instruction: Instruction, given: list[Float64[ndarray, "count wid
     return np.asarray(after)
 
 
-def _weighed(weights: Float64[ndarray, "out in *slots"], x: Float64[ndarray, "in width"]) -> Float64[ndarray, "..."]:
+def _weighed(weights: Float64[ndarray, "..."], x: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
     if weights.ndim == 2:
         return np.asarray(weights @ x)
     return np.asarray(np.einsum("gks,ks->gs", weights, np.broadcast_to(x, (len(x), weights.shape[2]))))
 
 
-def _slotwise(values: Float64[ndarray, "count *slots"]) -> Float64[ndarray, "count width"]:
+def _slotwise(values: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
     return values[:, None] if values.ndim == 1 else values
 
 
-def _moved(instruction: Instruction, x: Float64[ndarray, "count width"]) -> Float64[ndarray, "..."]:
+def _moved(instruction: Instruction, x: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
     match instruction:
         case Rotate(steps=steps):
             x = np.stack([np.roll(x[index if len(x) > 1 else 0], -step) for index, step in enumerate(steps)])
@@ -139,7 +154,7 @@ def _moved(instruction: Instruction, x: Float64[ndarray, "count width"]) -> Floa
 
 
 def error_bound(
-    program: Program, largest: Sequence[Float64[ndarray, "count width"]], schedule: Schedule, noise: Noise
+    program: Program, largest: Sequence[Float64[ndarray, "..."]], schedule: Schedule, noise: Noise
 ) -> float:
     """A bound on one answer's error that fails about twice in a thousand million."""
     fresh = noise.fresh if noise.data_encrypted else noise.rounding
@@ -174,10 +189,10 @@ def _constant_variance(instruction: Instruction, scale: float, noise: Noise) -> 
 
 def _inherited(
     instruction: Instruction,
-    given: list[Float64[ndarray, "2 count width"]],
-    sizes: list[Float64[ndarray, "count width"]],
+    given: list[Float64[ndarray, "..."]],
+    sizes: list[Float64[ndarray, "..."]],
     constant: float,
-) -> Float64[ndarray, "2 count width"]:
+) -> Float64[ndarray, "..."]:
     """What an instruction makes of its sources' errors and of its constants'. A fold does its own adding."""
     x = given[0]
     match instruction:
@@ -204,44 +219,44 @@ def _inherited(
 
 
 def _own(
-    instruction: Instruction, variance: Float64[ndarray, "2 count width"], standing: Standing, noise: Noise
-) -> Float64[ndarray, "2 count width"]:
+    instruction: Instruction, variance: Float64[ndarray, "..."], standing: Standing, noise: Noise
+) -> Float64[ndarray, "..."]:
     """The same with what rescaling and key switching add."""
-    switch = noise.switching(standing.level) / standing.scale**2
+    width = variance.shape[2]
     match instruction:
         case Rescale():
             added = np.full((variance.shape[1], 1), noise.rescaling / standing.scale**2)
         case Relinearize():
-            added = np.full((variance.shape[1], 1), switch)
+            added = noise.switching(standing.level, width=width) / standing.scale**2
         case Rotate(steps=steps):
+            switch = noise.switching(standing.level, width=width) / standing.scale**2
             added = np.where(np.array(steps)[:, None] != 0, switch, 0.0)
         case Fold(steps=steps):
-            return _folded(variance, steps, switch)
+            return _folded(variance, steps, noise.switching(standing.level, width=width) / standing.scale**2)
         case _:
             return variance
     return np.stack([variance[0], variance[1] + added])
 
 
 def _folded(
-    variance: Float64[ndarray, "2 count width"], steps: tuple[int, ...], switch: float
-) -> Float64[ndarray, "2 count width"]:
-    for step in steps:
-        variance = variance + np.roll(variance, -step, axis=2)
+    variance: Float64[ndarray, "..."], steps: tuple[int, ...], switch: Float64[ndarray, "width"]
+) -> Float64[ndarray, "..."]:
+    """The last few steps' own errors are summed over few slots, and keep their heavy tails."""
+    for index, step in enumerate(steps):
+        variance = np.asarray(variance + np.roll(variance, -step, axis=2))
+        if len(steps) - 1 - index == _FEW_STEPS and 1 << index >= _MANY // 2:
+            variance = _as_normal(variance)
         variance[1] += switch
-    if 1 << len(steps) < _MANY:
-        return variance
-    last = ((1 << min(len(steps), _FEW_STEPS)) - 1) * switch  # what the last steps add is summed over few slots
-    variance = _as_normal(variance - np.array([0.0, last])[:, None, None])
-    return np.asarray(variance + np.array([0.0, last])[:, None, None])
+    return variance
 
 
-def _as_normal(variance: Float64[ndarray, "2 count width"]) -> Float64[ndarray, "2 count width"]:
+def _as_normal(variance: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
     """A sum of many independent errors is close to normal, whatever each of them is."""
     return np.stack([variance.sum(axis=0), np.zeros_like(variance[1])])
 
 
 def modulus_bits_needed(
-    largest: Sequence[Float64[ndarray, "count width"]], schedule: Schedule, *, removed_bits: Sequence[int]
+    largest: Sequence[Float64[ndarray, "..."]], schedule: Schedule, *, removed_bits: Sequence[int]
 ) -> int:
     """Bits of the first prime such that no register of any level wraps around.
 

@@ -26,7 +26,7 @@ from mibao.types import ComputeMode
 
 SCALE_BITS = range(16, 48, 2)  # of data
 WEIGHT_BITS = range(10, 46)
-KEPT_BITS = (0, 6, 12, 18)  # of the answer's scale above that of data
+KEPT_BITS = (0, 2, 4, 6, 9, 13, 18)  # of the answer's scale above that of data
 _BACK_BITS = 4  # from a last prime as large as the special one, whose key switching is noisy
 _BYTES_A_PRIME = 2 * 60 / 8  # of an encrypted constant, a coefficient, at most
 _MOST_BYTES = 250 << 20  # of keys, and of encrypted weights
@@ -64,7 +64,7 @@ class Choice:
 class _Candidate:
     choice: Choice
     program: Program
-    limits: dict[int, Float64[ndarray, "count *slots"]]
+    limits: dict[int, Float64[ndarray, "..."]]
     batch_ms: float
     cost_ms: float
 
@@ -111,7 +111,7 @@ def compile_network(network: Network, *, mode: ComputeMode, rows: int, max_error
 
 def lowered(
     network: Network, choice: Choice, *, mode: ComputeMode
-) -> tuple[Program, dict[int, Float64[ndarray, "count *slots"]]]:
+) -> tuple[Program, dict[int, Float64[ndarray, "..."]]]:
     """A layout's program, and what calibration knows of its registers.
 
     Raises:
@@ -232,7 +232,7 @@ class _Search:
     """What stays the same while the smallest scale of weights is looked for."""
 
     program: Program
-    largest: list[Float64[ndarray, "count width"]]
+    largest: list[Float64[ndarray, "..."]]
     scale_bits: int
     kept_bits: int
     mode: ComputeMode

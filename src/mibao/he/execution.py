@@ -31,7 +31,7 @@ from mibao.he.program import (
 )
 
 Stack = list[Ciphertext]
-_Value = Stack | Float64[ndarray, "count slots"]
+_Value = Stack | Float64[ndarray, "..."]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
@@ -70,7 +70,7 @@ class Execution:
         self._kept: dict[int, list[Plaintext] | Matrix] = {}
         self._last_read = _last_read(program)
 
-    def run(self, request: Sequence[Ciphertext] | Float64[ndarray, "count slots"]) -> Stack:
+    def run(self, request: Sequence[Ciphertext] | Float64[ndarray, "..."]) -> Stack:
         """The answer's ciphertexts for one batch.
 
         Args:
@@ -248,7 +248,7 @@ def _product(products: Ciphertext | None) -> Ciphertext:
     return products
 
 
-def _in_clear(instruction: Instruction, given: list[_Value]) -> Float64[ndarray, "count slots"]:
+def _in_clear(instruction: Instruction, given: list[_Value]) -> Float64[ndarray, "..."]:
     """What becomes of records in clear before they meet weights: the same, on arrays."""
     values = [value for value in given if isinstance(value, ndarray)]
     x = values[0]

@@ -68,7 +68,7 @@ class Builder:
     weights_encrypted: bool
     data_encrypted: bool = True
     instructions: list[Instruction] = field(default_factory=list)
-    limits: dict[int, Float64[ndarray, "count *slots"]] = field(default_factory=dict)
+    limits: dict[int, Float64[ndarray, "..."]] = field(default_factory=dict)
 
     def append(self, instruction: Instruction, *, count: int, product: bool, components: int) -> Register:
         """The register that the instruction writes."""
@@ -79,7 +79,7 @@ class Builder:
         """Register 0."""
         return Register(0, count, components=2 if self.data_encrypted else 1)
 
-    def weigh(self, source: Register, weights: Float64[ndarray, "out in *slots"]) -> Register:
+    def weigh(self, source: Register, weights: Float64[ndarray, "..."]) -> Register:
         """Weighted sums, rescaled, in two components."""
         outputs = weights.shape[0]
         if self.weights_encrypted or outputs > source.count:
@@ -88,14 +88,14 @@ class Builder:
         weighed = self.append(Weigh(source.number, weights), count=outputs, product=False, components=components)
         return self.rescaled(self.relinearized(weighed))
 
-    def scale(self, source: Register, values: Float64[ndarray, "count *slots"]) -> Register:
+    def scale(self, source: Register, values: Float64[ndarray, "..."]) -> Register:
         """Each ciphertext times its constants, rescaled, in two components."""
         source = self.relinearized(source)
         components = source.components + (1 if self.weights_encrypted else 0)
         scaled = self.append(Scale(source.number, values), count=source.count, product=False, components=components)
         return self.rescaled(self.relinearized(scaled))
 
-    def shift(self, source: Register, values: Float64[ndarray, "count *slots"]) -> Register:
+    def shift(self, source: Register, values: Float64[ndarray, "..."]) -> Register:
         """The source plus constants."""
         return self._same(Shift(source.number, values), source)
 
@@ -149,7 +149,7 @@ class Builder:
             return source
         return self.append(Relinearize(source.number), count=source.count, product=source.product, components=2)
 
-    def limit(self, register: Register, magnitudes: Float64[ndarray, "count *slots"]) -> None:
+    def limit(self, register: Register, magnitudes: Float64[ndarray, "..."]) -> None:
         """What calibration knows of a register."""
         self.limits[register.number] = magnitudes
 

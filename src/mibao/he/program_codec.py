@@ -7,13 +7,12 @@ are the body, one after another.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from mibao.codec.canonical import Value
 from mibao.errors import IntegrityError
 from mibao.he import cost
 from mibao.he.program import (
@@ -53,7 +52,7 @@ _STEPPED: dict[str, type[Rotate | Fold]] = {"rotate": Rotate, "fold": Fold}
 _NAMES = {kind: name for names in (_ONE_SOURCE, _TWO_SOURCES, _STEPPED) for name, kind in names.items()}
 
 
-def to_value(program: Program) -> list[Value]:
+def to_value(program: Program) -> list[Any]:
     """The instructions, each as its name, its sources, and its steps or the shape of its constants."""
     return [_instruction_value(instruction) for instruction in program.instructions]
 
@@ -64,7 +63,7 @@ def to_body(program: Program) -> bytes:
 
 
 def from_value(
-    value: Value, body: bytes | memoryview | None, *, slots: int, request: Packing, answer: Packing
+    value: object, body: bytes | memoryview | None, *, slots: int, request: Packing, answer: Packing
 ) -> Program:
     """The program; without a body its constants are zeros that take no memory.
 
@@ -130,7 +129,7 @@ def _within(steps: tuple[int, ...], slots: int) -> bool:
     return all(0 <= step < slots for step in steps)
 
 
-def _instruction_value(instruction: Instruction) -> Value:
+def _instruction_value(instruction: Instruction) -> list[Any]:
     match instruction:
         case Weigh(source=source, weights=weights):
             return ["weigh", source, list(weights.shape)]
@@ -143,7 +142,7 @@ def _instruction_value(instruction: Instruction) -> Value:
     return [_NAMES[type(instruction)], *sources(instruction)]
 
 
-def _read(value: Value, index: int) -> tuple[Instruction, tuple[int, ...]]:
+def _read(value: object, index: int) -> tuple[Instruction, tuple[int, ...]]:
     """An instruction, and the shape of its constants where it has any."""
     place = f"program: instruction {index + 1}"
     if not isinstance(value, list) or not value or not isinstance(value[0], str):
@@ -164,9 +163,9 @@ def _read(value: Value, index: int) -> tuple[Instruction, tuple[int, ...]]:
     if name in _STEPPED and 1 <= len(steps) <= MAX_STEPS:
         return _STEPPED[name](cast(int, registers[0]), steps), ()
     axes = {"weigh": (2, 3), "scale": (1, 2), "shift": (1, 2)}.get(name, ())
-    if len(steps) not in axes or not all(1 <= axis <= MAX_CONSTANTS for axis in steps):
+    if len(steps) not in axes or not 1 <= math.prod(steps) <= MAX_CONSTANTS:
         raise IntegrityError(f"{place} is malformed")
-    nothing = np.zeros(0)
+    nothing = np.broadcast_to(np.float64(0.0), steps)
     source = cast(int, registers[0])
     kinds: dict[str, type[Constant]] = {"weigh": Weigh, "scale": Scale, "shift": Shift}
     return kinds[name](source, nothing), steps
