@@ -35,7 +35,7 @@ def evaluate(network: Network, records: Real[ndarray, "rows features"]) -> Float
     return values(network, records)[-1]
 
 
-def values(network: Network, records: Real[ndarray, "rows features"]) -> list[Float64[ndarray, "rows width"]]:
+def values(network: Network, records: Real[ndarray, "rows features"]) -> list[Float64[ndarray, "rows _"]]:
     """Every value of the graph, the input first."""
     computed = [np.asarray(records, dtype=np.float64)]
     for node in network.nodes:
@@ -43,7 +43,7 @@ def values(network: Network, records: Real[ndarray, "rows features"]) -> list[Fl
     return computed
 
 
-def apply(layer: Layer, given: list[Float64[ndarray, "rows width"]]) -> Float64[ndarray, "rows width"]:
+def apply(layer: Layer, given: list[Float64[ndarray, "rows _"]]) -> Float64[ndarray, "rows _"]:
     """What one layer makes of its inputs."""
     x = given[0]
     match layer:
@@ -86,6 +86,9 @@ def finish(answers: Float64[ndarray, "rows outputs"], *, head: Head, flat: bool)
             answers = raised / raised.sum(axis=1, keepdims=True)
         case Head.BINARY:
             answers = np.concatenate([sigmoid(-answers), sigmoid(answers)], axis=1)
+        case Head.ONE_VS_REST:
+            answers = sigmoid(answers)
+            answers = answers / answers.sum(axis=1, keepdims=True)
         case Head.IDENTITY:
             pass
     return answers[:, 0] if flat and answers.shape[1] == 1 else answers
@@ -104,12 +107,12 @@ def _convolve(layer: Convolution, x: Float64[ndarray, "rows width"]) -> Float64[
     return np.asarray((sums + layer.bias[:, None, None]).reshape(len(x), -1))
 
 
-def _images(x: Float64[ndarray, "rows width"], image: Image) -> Float64[ndarray, "rows channels height width"]:
+def _images(x: Float64[ndarray, "rows width"], image: Image) -> Float64[ndarray, "rows channels down across"]:
     return x.reshape(len(x), image.channels, image.height, image.width)
 
 
 def _windows(
-    images: Float64[ndarray, "rows channels height width"], window: tuple[int, ...], stride: tuple[int, int]
+    images: Float64[ndarray, "rows channels _ _"], window: tuple[int, ...], stride: tuple[int, int]
 ) -> Float64[ndarray, "rows channels down across height width"]:
     return np.asarray(sliding_window_view(images, window, axis=(2, 3))[:, :, :: stride[0], :: stride[1]])
 
