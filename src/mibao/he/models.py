@@ -9,6 +9,9 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from mibao.errors import InputError
+from mibao.he.forests import Forest
+from mibao.he.models_sklearn import feature_names, network_of_estimator
+from mibao.he.models_trees import forest_of, holds_trees
 from mibao.he.network import Network
 
 DEFAULT_MARGIN = 0.1
@@ -34,21 +37,37 @@ def network_of(
     Raises:
         InputError: records or ranges that do not fit, or a model that cannot be computed on ciphertexts.
     """
-    records = records_of(calibration, names=_names(model))
-    flat = records.reshape(len(records), -1)
-    low, high = bounds_of(flat, margin=margin) if input_range is None else _stated(flat, input_range)
+    records = records_of(calibration, names=feature_names_of(model))
+    low, high = _bounds(records, margin=margin, input_range=input_range)
     module = _family(model)
     if module == "torch":
         from mibao.he.models_torch import network_of_module  # noqa: PLC0415 - torch is an extra
 
         return network_of_module(model, low=low, high=high, input_shape=records.shape[1:])
+    if holds_trees(model):
+        raise InputError("compile: expected a model of layers, got trees")
     if module == "sklearn":
-        from mibao.he.models_sklearn import network_of_estimator  # noqa: PLC0415 - heavy to read, like the other
-
         return network_of_estimator(model, low=low, high=high)
     raise InputError(
         f"compile: expected a fitted scikit-learn estimator or a torch.nn.Module, got {type(model).__name__}"
     )
+
+
+def forest_from(
+    model: Any,
+    *,
+    calibration: Any,
+    margin: float = DEFAULT_MARGIN,
+    input_range: tuple[float | int, float | int] | None = None,
+) -> Forest:
+    """A tree or an ensemble of trees as a forest whose input bounds come from ``calibration``.
+
+    Arguments and errors are those of :func:`network_of`; :func:`~mibao.he.models_trees.holds_trees` tells which of the
+    two a model is for.
+    """
+    records = records_of(calibration, names=feature_names_of(model))
+    low, high = _bounds(records, margin=margin, input_range=input_range)
+    return forest_of(model, low=low, high=high)
 
 
 def records_of(records: Any, *, names: tuple[str, ...] = ()) -> Float64[ndarray, "rows ..."]:
@@ -100,27 +119,30 @@ def bounds_of(
     return low - room, high + room
 
 
-def _stated(
-    records: Float64[ndarray, "rows features"], input_range: tuple[float | int, float | int]
+def _bounds(
+    records: Float64[ndarray, "rows ..."], *, margin: float, input_range: tuple[float | int, float | int] | None
 ) -> tuple[Float64[ndarray, "features"], Float64[ndarray, "features"]]:
+    flat = records.reshape(len(records), -1)
+    if input_range is None:
+        return bounds_of(flat, margin=margin)
     low, high = (float(bound) for bound in input_range)
     if not low < high:
         raise InputError(f"input_range: expected a smaller and a larger number, got {input_range}")
-    if records.min() < low or records.max() > high:
+    if flat.min() < low or flat.max() > high:
         raise InputError("input_range: a record of the calibration lies outside it")
-    width = records.shape[1]
+    width = flat.shape[1]
     return np.full(width, low), np.full(width, high)
 
 
-def _names(model: Any) -> tuple[str, ...]:
-    if _family(model) != "sklearn":
-        return ()
-    from mibao.he.models_sklearn import feature_names  # noqa: PLC0415
-
-    return feature_names(model)
+def feature_names_of(model: Any) -> tuple[str, ...]:
+    """The columns of the DataFrame that a scikit-learn or XGBoost model was fitted on, or nothing."""
+    family = _family(model)
+    if family == "sklearn":
+        return feature_names(model)
+    return tuple(str(name) for name in getattr(model, "feature_names_in_", ())) if family == "xgboost" else ()
 
 
 def _family(model: Any) -> str:
-    """The library that ``model`` belongs to, without importing any."""
-    roots = [base.__module__.partition(".")[0] for base in type(model).__mro__]
-    return next((root for root in roots if root in ("sklearn", "torch", "xgboost")), "")
+    """The library that ``model`` belongs to, without importing any; XGBoost's estimators derive from scikit-learn's."""
+    roots = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    return next((root for root in ("xgboost", "torch", "sklearn") if root in roots), "")

@@ -44,8 +44,8 @@ def network_of_estimator(
         InputError: a step is not fitted, or is none that can be computed on ciphertexts; the message says what to use
             instead.
     """
-    steps, final = _unwound(model)
-    layers: Steps = [layer for name, step in steps for layer in _transformed(name, step)]
+    steps, final = unwound(model)
+    layers: Steps = [layer for name, step in steps for layer in transformed(name, step)]
     name, estimator = final
     more, ending = _ended(name, estimator)
     nodes = tuple(
@@ -59,32 +59,33 @@ def network_of_estimator(
 
 def feature_names(model: Any) -> tuple[str, ...]:
     """The columns of the DataFrame that ``model`` was fitted on, or nothing."""
-    steps, (_, estimator) = _unwound(model)
+    steps, (_, estimator) = unwound(model)
     first = steps[0][1] if steps else estimator
     return tuple(str(name) for name in getattr(first, "feature_names_in_", ()))
 
 
-def _unwound(model: Any) -> tuple[list[tuple[str, Any]], tuple[str, Any]]:
+def unwound(model: Any) -> tuple[list[tuple[str, Any]], tuple[str, Any]]:
     """A pipeline's transformers, and the estimator at its end; nested pipelines and searches opened."""
-    if _is(model, "BaseSearchCV"):
-        return _unwound(_fitted(model, "best_estimator_"))
-    if not _is(model, "Pipeline"):
+    if is_sklearn(model, "BaseSearchCV"):
+        return unwound(fitted(model, "best_estimator_"))
+    if not is_sklearn(model, "Pipeline"):
         return [], (type(model).__name__, model)
     named = [(str(name), step) for name, step in model.steps if step is not None and step != "passthrough"]
     if not named:
         raise InputError("Pipeline: expected an estimator at its end, got no step")
     opened = [(name, part) for name, step in named[:-1] for part in _parts(step)]
-    inner, (_, last) = _unwound(named[-1][1])
+    inner, (_, last) = unwound(named[-1][1])
     return [*opened, *inner], (named[-1][0], last)
 
 
 def _parts(step: Any) -> list[Any]:
-    if not _is(step, "Pipeline"):
+    if not is_sklearn(step, "Pipeline"):
         return [step]
     return [part for _, inner in step.steps if inner is not None and inner != "passthrough" for part in _parts(inner)]
 
 
-def _transformed(name: str, step: Any) -> Steps:
+def transformed(name: str, step: Any) -> Steps:
+    """A fitted transformer as layers, with the name that errors give them. Raises ``InputError``."""
     kind = _kind(step, _TRANSFORMERS)
     if kind is None:
         raise _unsupported(name, step)
@@ -93,38 +94,38 @@ def _transformed(name: str, step: Any) -> Steps:
 
 def _standard(name: str, step: Any) -> list[Layer]:
     width = _features(step)
-    mean = _fitted(step, "mean_") if step.with_mean else np.zeros(width)
-    scale = _fitted(step, "scale_") if step.with_std else np.ones(width)
-    return [Scale(factor=_numbers(1.0 / scale), shift=_numbers(-mean / scale))]
+    mean = fitted(step, "mean_") if step.with_mean else np.zeros(width)
+    scale = fitted(step, "scale_") if step.with_std else np.ones(width)
+    return [Scale(factor=numbers(1.0 / scale), shift=numbers(-mean / scale))]
 
 
 def _min_max(name: str, step: Any) -> list[Layer]:
     if step.clip:
         raise InputError(f"{name}: clip=True compares, which ciphertexts cannot; use MinMaxScaler(clip=False)")
-    return [Scale(factor=_numbers(_fitted(step, "scale_")), shift=_numbers(step.min_))]
+    return [Scale(factor=numbers(fitted(step, "scale_")), shift=numbers(step.min_))]
 
 
 def _max_abs(name: str, step: Any) -> list[Layer]:
-    factor = _numbers(1.0 / _fitted(step, "scale_"))
+    factor = numbers(1.0 / fitted(step, "scale_"))
     return [Scale(factor=factor, shift=np.zeros_like(factor))]
 
 
 def _robust(name: str, step: Any) -> list[Layer]:
     width = _features(step)
-    center = _fitted(step, "center_") if step.with_centering else np.zeros(width)
-    scale = _fitted(step, "scale_") if step.with_scaling else np.ones(width)
-    return [Scale(factor=_numbers(1.0 / scale), shift=_numbers(-center / scale))]
+    center = fitted(step, "center_") if step.with_centering else np.zeros(width)
+    scale = fitted(step, "scale_") if step.with_scaling else np.ones(width)
+    return [Scale(factor=numbers(1.0 / scale), shift=numbers(-center / scale))]
 
 
 def _pca(name: str, step: Any) -> list[Layer]:
-    weights = _numbers(_fitted(step, "components_"))
+    weights = numbers(fitted(step, "components_"))
     if step.whiten:
-        weights = weights / np.sqrt(_numbers(step.explained_variance_))[:, None]
-    return [Dense(weights=weights, bias=-weights @ _numbers(step.mean_))]
+        weights = weights / np.sqrt(numbers(step.explained_variance_))[:, None]
+    return [Dense(weights=weights, bias=-weights @ numbers(step.mean_))]
 
 
 def _svd(name: str, step: Any) -> list[Layer]:
-    weights = _numbers(_fitted(step, "components_"))
+    weights = numbers(fitted(step, "components_"))
     return [Dense(weights=weights, bias=np.zeros(len(weights)))]
 
 
@@ -156,13 +157,13 @@ def _ended(name: str, estimator: Any) -> tuple[Steps, Ending]:
 
 
 def _linear_regressor(name: str, estimator: Any) -> tuple[Steps, Ending]:
-    return [(name, _dense(estimator))], Ending(flat=_fitted(estimator, "coef_").ndim == 1)
+    return [(name, _dense(estimator))], Ending(flat=fitted(estimator, "coef_").ndim == 1)
 
 
 def _linear_classifier(name: str, estimator: Any) -> tuple[Steps, Ending]:
     """What has ``decision_function`` only: a margin for two classes, one a class for more."""
     layer = _dense(estimator)
-    return [(name, layer)], Ending(flat=layer.bias.size == 1, classes=_classes(name, estimator))
+    return [(name, layer)], Ending(flat=layer.bias.size == 1, classes=class_labels(name, estimator))
 
 
 def _logistic(name: str, estimator: Any) -> tuple[Steps, Ending]:
@@ -174,7 +175,7 @@ def _logistic(name: str, estimator: Any) -> tuple[Steps, Ending]:
         head = Head.ONE_VS_REST if scheme == "ovr" or liblinear else Head.SOFTMAX
     elif scheme == "multinomial":
         raise InputError(f"{name}: expected multi_class='auto' for two classes, got 'multinomial'")
-    return [(name, layer)], Ending(head=head, classes=_classes(name, estimator))
+    return [(name, layer)], Ending(head=head, classes=class_labels(name, estimator))
 
 
 def _sgd(name: str, estimator: Any) -> tuple[Steps, Ending]:
@@ -182,11 +183,11 @@ def _sgd(name: str, estimator: Any) -> tuple[Steps, Ending]:
         return _linear_classifier(name, estimator)
     layer = _dense(estimator)
     head = Head.BINARY if layer.bias.size == 1 else Head.ONE_VS_REST
-    return [(name, layer)], Ending(head=head, classes=_classes(name, estimator))
+    return [(name, layer)], Ending(head=head, classes=class_labels(name, estimator))
 
 
 def _one_vs_rest(name: str, estimator: Any) -> tuple[Steps, Ending]:
-    parts = _fitted(estimator, "estimators_")
+    parts = fitted(estimator, "estimators_")
     if estimator.multilabel_:
         raise InputError(f"{name}: expected one label a record; for several use one model a label")
     endings = [_ended(name, part) for part in parts]
@@ -198,30 +199,30 @@ def _one_vs_rest(name: str, estimator: Any) -> tuple[Steps, Ending]:
         weights=np.concatenate([part.weights for part in dense]), bias=np.concatenate([part.bias for part in dense])
     )
     probable = all(_kind(part, _ESTIMATORS) in ("LogisticRegression",) or _is_log_loss(part) for part in parts)
-    classes = _classes(name, estimator)
+    classes = class_labels(name, estimator)
     if probable:
         return [(name, layer)], Ending(head=Head.BINARY if len(dense) == 1 else Head.ONE_VS_REST, classes=classes)
     return [(name, layer)], Ending(flat=len(dense) == 1, classes=classes)
 
 
 def _is_log_loss(estimator: Any) -> bool:
-    return _is(estimator, "SGDClassifier") and estimator.loss == "log_loss"
+    return is_sklearn(estimator, "SGDClassifier") and estimator.loss == "log_loss"
 
 
 def _mlp(name: str, estimator: Any) -> tuple[Steps, Ending]:
-    weights, biases = _fitted(estimator, "coefs_"), estimator.intercepts_
+    weights, biases = fitted(estimator, "coefs_"), estimator.intercepts_
     function = _MLP_FUNCTIONS[estimator.activation]
     layers: Steps = []
     for index, (matrix, bias) in enumerate(zip(weights, biases, strict=True), start=1):
-        layers.append((f"{name}, layer {index}", Dense(weights=_numbers(matrix).T.copy(), bias=_numbers(bias))))
+        layers.append((f"{name}, layer {index}", Dense(weights=numbers(matrix).T.copy(), bias=numbers(bias))))
         if index < len(weights) and function is not None:
             layers.append((f"{name}, {estimator.activation} {index}", Activation(function=function)))
-    if _is(estimator, "MLPRegressor"):
+    if is_sklearn(estimator, "MLPRegressor"):
         return layers, Ending(flat=True)
     if estimator.out_activation_ == "softmax":
-        return layers, Ending(head=Head.SOFTMAX, classes=_classes(name, estimator))
+        return layers, Ending(head=Head.SOFTMAX, classes=class_labels(name, estimator))
     if estimator.n_outputs_ == 1:
-        return layers, Ending(head=Head.BINARY, classes=_classes(name, estimator))
+        return layers, Ending(head=Head.BINARY, classes=class_labels(name, estimator))
     return layers, Ending(head=Head.SIGMOID)  # several labels a record
 
 
@@ -250,13 +251,17 @@ _ESTIMATORS: Mapping[str, Callable[[str, Any], tuple[Steps, Ending]]] = MappingP
 
 
 def _dense(estimator: Any) -> Dense:
-    weights = np.atleast_2d(_numbers(_fitted(estimator, "coef_")))
-    return Dense(weights=weights, bias=np.broadcast_to(_numbers(estimator.intercept_), (len(weights),)).copy())
+    weights = np.atleast_2d(numbers(fitted(estimator, "coef_")))
+    return Dense(weights=weights, bias=np.broadcast_to(numbers(estimator.intercept_), (len(weights),)).copy())
 
 
-def _classes(name: str, estimator: Any) -> tuple[str, ...] | tuple[int, ...]:
-    """Labels as text or whole numbers; ``False`` and ``True`` become 0 and 1, to which they are equal."""
-    labels = np.asarray(_fitted(estimator, "classes_"))
+def class_labels(name: str, estimator: Any) -> tuple[str, ...] | tuple[int, ...]:
+    """Labels as text or whole numbers; ``False`` and ``True`` become 0 and 1, to which they are equal.
+
+    Raises:
+        InputError: other labels.
+    """
+    labels = np.asarray(fitted(estimator, "classes_"))
     if labels.dtype.kind in "US" or all(isinstance(label, str) for label in labels.tolist()):
         return tuple(str(label) for label in labels.tolist())
     if labels.dtype.kind in "biu" or (labels.dtype.kind == "f" and np.all(labels == np.rint(labels))):
@@ -265,24 +270,27 @@ def _classes(name: str, estimator: Any) -> tuple[str, ...] | tuple[int, ...]:
 
 
 def _features(step: Any) -> int:
-    return int(_fitted(step, "n_features_in_"))
+    return int(fitted(step, "n_features_in_"))
 
 
-def _fitted(step: Any, attribute: str) -> Any:
+def fitted(step: Any, attribute: str) -> Any:
+    """What fitting left behind. Raises ``InputError`` when it is not there."""
     try:
         return getattr(step, attribute)
     except AttributeError as error:
         raise InputError(f"{type(step).__name__}: expected a fitted model; call fit first") from error
 
 
-def _numbers(values: Any) -> Float64[ndarray, "..."]:
+def numbers(values: Any) -> Float64[ndarray, "..."]:
+    """``values`` as float64. Raises ``InputError`` for one that is not finite."""
     numbers = np.array(values, dtype=np.float64)
     if not np.all(np.isfinite(numbers)):
         raise InputError("model: expected finite weights, got a NaN or an infinity")
     return numbers
 
 
-def _is(model: Any, name: str) -> bool:
+def is_sklearn(model: Any, name: str) -> bool:
+    """Whether ``model`` is of scikit-learn's class ``name``, or of one that derives from it."""
     return any(base.__name__ == name and base.__module__.startswith("sklearn.") for base in type(model).__mro__)
 
 
@@ -294,7 +302,7 @@ def _kind(model: Any, known: Mapping[str, Any]) -> str | None:
 
 def _unsupported(name: str, step: Any) -> InputError:
     kind = type(step).__name__
-    advice = next((advice for base, advice in _INSTEAD.items() if _is(step, base)), None)
+    advice = next((advice for base, advice in _INSTEAD.items() if is_sklearn(step, base)), None)
     shown = kind if name == kind else f"{name} ({kind})"
     supported = "linear and logistic models, linear SVMs, MLPs, trees and their ensembles, behind scalers and PCA"
     return InputError(f"{shown} cannot be computed on ciphertexts; {advice or f'use one of: {supported}'}")
