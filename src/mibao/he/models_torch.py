@@ -16,9 +16,9 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from mibao.errors import InputError
-from mibao.he.models_torch_calls import CALLS, Builder, Call, record_shape, shape_of
-from mibao.he.models_torch_layers import INSTEAD, MODULES, Place
-from mibao.he.network import Head, Network
+from mibao.he.models_torch_calls import ACTIVATION_CALLS, CALLS, Builder, Call, record_shape, shape_of
+from mibao.he.models_torch_layers import ACTIVATION_MODULES, INSTEAD, MODULES, Place
+from mibao.he.network import Function, Head, Network
 from mibao.he.reference import evaluate, finish
 
 _ROWS = 3  # of the records that shapes are found with, and the translation checked
@@ -72,18 +72,39 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
         return type(m) in MODULES or bool(super().is_leaf_module(m, module_qualified_name))
 
 
-def _traced(model: Any, records: Float64[ndarray, "rows ..."]) -> tuple[Any, Float64[ndarray, "..."]]:
-    """A copy in evaluation mode and in double precision, shapes noted at each node, and its answers to ``records``."""
-    held = copy.deepcopy(model).cpu().double().eval()
-    if _is_leaf(held):
-        held = nn.Sequential(held)
+def trace(module: Any) -> Any:
+    """The graph of what ``module`` calls, its parts shared with it. Raises ``InputError`` when it cannot be traced."""
+    held = nn.Sequential(module) if _is_leaf(module) else module
     try:
-        graph = fx.GraphModule(held, _Tracer().trace(held))
+        return fx.GraphModule(held, _Tracer().trace(held))
     except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
         raise InputError(
             "model: torch.fx cannot trace it; its forward must not branch on values or shapes. "
             "Write it with nn.Sequential and plain operations"
         ) from error
+
+
+def activation_at(graph: Any, node: Any) -> Function | None:
+    """Which activation ``node`` calls; none where it ends the model, which is the client's work."""
+    if node.op == "call_module":
+        kind = type(graph.get_submodule(node.target))
+        function, head = ACTIVATION_MODULES.get(kind), _HEAD_MODULES.get(kind)
+    elif node.op in ("call_function", "call_method"):
+        function, head = ACTIVATION_CALLS.get(_target(node)), _HEAD_CALLS.get(_target(node))
+    else:
+        return None
+    return None if head is not None and all(user.op == "output" for user in node.users) else function
+
+
+def _target(node: Any) -> str:
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+    return str(name).strip("_")
+
+
+def _traced(model: Any, records: Float64[ndarray, "rows ..."]) -> tuple[Any, Float64[ndarray, "..."]]:
+    """A copy in evaluation mode and in double precision, shapes noted at each node, and its answers to ``records``."""
+    held = copy.deepcopy(model).cpu().double().eval()
+    graph = trace(held)
     sample = torch.from_numpy(records)
     try:
         with torch.no_grad():
@@ -139,13 +160,13 @@ def _module(builder: Builder, graph: Any, node: Any) -> Head:
 
 
 def _call(builder: Builder, graph: Any, node: Any) -> Head:
-    target = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+    target = _target(node)
     call = Call(graph=graph, node=node, name=f"{node.name} ({target})")
     head = _HEAD_CALLS.get(target)
     if head is not None and _ends(node, head, call.argument(1, "dim", 1)):
         builder.chain(node, [], call.name)
         return head
-    translate = CALLS.get(target.strip("_"))
+    translate = CALLS.get(target)
     if translate is None:
         raise _unsupported(call.name, target)
     translate(builder, call)

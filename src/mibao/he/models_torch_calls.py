@@ -215,6 +215,8 @@ def _constant(builder: Builder, call: Call, argument: Any, beside: Any) -> Float
 
 Translate: TypeAlias = Callable[[Builder, Call], None]
 
+ACTIVATION_CALLS: dict[str, Function] = {function.value: function for function in Function}
+
 CALLS: dict[str, Translate] = {
     **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone"), _reshaped),
     **dict.fromkeys(("dropout", "dropout2d", "detach", "double", "float"), _reshaped),
@@ -228,9 +230,5 @@ CALLS: dict[str, Translate] = {
     "avg_pool2d": _averaged,
     "adaptive_avg_pool2d": _adapted,
     "mean": _mean,
-    "relu": _activated(Function.RELU),
-    "gelu": _activated(Function.GELU),
-    "silu": _activated(Function.SILU),
-    "sigmoid": _activated(Function.SIGMOID),
-    "tanh": _activated(Function.TANH),
+    **{name: _activated(function) for name, function in ACTIVATION_CALLS.items()},
 }

@@ -14,6 +14,7 @@ from torch import nn
 
 from mibao.errors import InputError
 from mibao.he.network import Activation, AveragePool, Convolution, Dense, Function, Image, Layer, Scale
+from mibao.he.polynomial_activation import PolynomialActivation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,18 @@ def _activation(function: Function) -> Callable[[Any, Place], list[Layer]]:
     return lambda module, place: [Activation(function=function)]
 
 
+def _polynomial(module: Any, place: Place) -> list[Layer]:
+    return [module.layer()]
+
+
+ACTIVATION_MODULES: dict[Any, Function] = {
+    nn.ReLU: Function.RELU,
+    nn.GELU: Function.GELU,
+    nn.SiLU: Function.SILU,
+    nn.Sigmoid: Function.SIGMOID,
+    nn.Tanh: Function.TANH,
+}
+
 MODULES: dict[Any, Callable[[Any, Place], list[Layer]]] = {
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
@@ -149,11 +162,9 @@ MODULES: dict[Any, Callable[[Any, Place], list[Layer]]] = {
     nn.Dropout: _nothing,
     nn.Dropout1d: _nothing,
     nn.Dropout2d: _nothing,
-    nn.ReLU: _activation(Function.RELU),
+    PolynomialActivation: _polynomial,
+    **{kind: _activation(function) for kind, function in ACTIVATION_MODULES.items()},
     nn.GELU: _gelu,
-    nn.SiLU: _activation(Function.SILU),
-    nn.Sigmoid: _activation(Function.SIGMOID),
-    nn.Tanh: _activation(Function.TANH),
 }
 
 _DROP = "drop it: classes are the same without it, and the key holder can compute it after decryption"
