@@ -34,7 +34,7 @@ def _fitted(model, data):
 
 def _answers(model, records):
     network = network_of(model, calibration=records)
-    return finish(network, evaluate(network, records))
+    return finish(evaluate(network, records), head=network.head, flat=network.flat)
 
 
 def _mlp(kind=MLPClassifier, **options):

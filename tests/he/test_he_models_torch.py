@@ -21,7 +21,7 @@ def _seeded():
 def _check(model, records, *, head=Head.IDENTITY):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     network = network_of(model, calibration=records)
-    answers = finish(network, evaluate(network, records.reshape(len(records), -1)))
+    answers = finish(evaluate(network, records.reshape(len(records), -1)), head=network.head, flat=network.flat)
     with torch.no_grad():
         expected = model.eval()(torch.from_numpy(records)).numpy()
     assert network.head is head

@@ -11,7 +11,7 @@ from mibao.errors import InputError
 from mibao.he.forests import LEAF, Forest, Tree, evaluate_forest
 from mibao.he.models_trees import forest_of, holds_trees
 from mibao.he.network import Head
-from mibao.he.reference import finish_answers
+from mibao.he.reference import finish
 
 IRIS = load_iris(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
@@ -24,7 +24,7 @@ def _forest(model, records):
 
 def _answers(model, records):
     forest = _forest(model, records)
-    return finish_answers(evaluate_forest(forest, records), head=forest.head, flat=forest.flat)
+    return finish(evaluate_forest(forest, records), head=forest.head, flat=forest.flat)
 
 
 @pytest.mark.parametrize("data", [IRIS, CANCER], ids=["three classes", "two classes"])

@@ -56,7 +56,7 @@ def network_of_module(
         flat=shape == (),
         input_shape=input_shape if len(input_shape) > 1 else (),
     )
-    computed = finish(network, evaluate(network, records))
+    computed = finish(evaluate(network, records), head=network.head, flat=network.flat)
     if not np.allclose(computed, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise InputError(
             "model: its layers computed one by one give other answers than its forward; "
