@@ -6,12 +6,20 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from mibao.errors import InputError
 from mibao.he.forests import LEAF, Forest, Tree, evaluate_forest
 from mibao.he.models_trees import forest_of, holds_trees
 from mibao.he.network import Head
 from mibao.he.reference import finish
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with threadpool_limits(1):  # on a busy machine OpenMP waits longer for its threads than they work
+        yield
+
 
 IRIS = load_iris(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
@@ -38,8 +46,8 @@ def _answers(model, records):
         ensemble.GradientBoostingClassifier(n_estimators=6, random_state=0),
         ensemble.GradientBoostingClassifier(n_estimators=4, init="zero", random_state=0),
         ensemble.HistGradientBoostingClassifier(max_iter=6, random_state=0),
-        xgboost.XGBClassifier(n_estimators=6, max_depth=3),
-        xgboost.XGBClassifier(n_estimators=3, num_parallel_tree=2, subsample=0.5, base_score=0.3),
+        xgboost.XGBClassifier(n_jobs=1, n_estimators=6, max_depth=3),
+        xgboost.XGBClassifier(n_jobs=1, n_estimators=3, num_parallel_tree=2, subsample=0.5, base_score=0.3),
     ],
 )
 def test_answers_are_the_probabilities_of_the_model(model, data):
@@ -63,8 +71,8 @@ def test_answers_are_the_probabilities_of_the_model(model, data):
         ensemble.GradientBoostingRegressor(n_estimators=6, random_state=0),
         ensemble.GradientBoostingRegressor(n_estimators=6, loss="huber", random_state=0),
         ensemble.HistGradientBoostingRegressor(max_iter=6, random_state=0),
-        xgboost.XGBRegressor(n_estimators=6, max_depth=3),
-        xgboost.XGBRegressor(n_estimators=6, objective="reg:absoluteerror"),
+        xgboost.XGBRegressor(n_jobs=1, n_estimators=6, max_depth=3),
+        xgboost.XGBRegressor(n_jobs=1, n_estimators=6, objective="reg:absoluteerror"),
     ],
 )
 def test_answers_are_the_predictions_of_a_regressor_flat_like_them(model):
@@ -77,7 +85,7 @@ def test_answers_are_the_predictions_of_a_regressor_flat_like_them(model):
 def test_records_exactly_at_a_threshold_go_where_the_model_sends_them():
     records = np.round(np.random.default_rng(0).normal(size=(400, 3)), 1)
     target = (records.sum(axis=1) > 0).astype(int)
-    for model in (xgboost.XGBClassifier(n_estimators=4), tree.DecisionTreeClassifier(random_state=0)):
+    for model in (xgboost.XGBClassifier(n_jobs=1, n_estimators=4), tree.DecisionTreeClassifier(random_state=0)):
         fitted = model.fit(records, target)
         forest = _forest(fitted, records)
         thresholds = [node for one in forest.trees for node in one.threshold[one.feature != LEAF]]
@@ -87,7 +95,7 @@ def test_records_exactly_at_a_threshold_go_where_the_model_sends_them():
 
 def test_after_early_stopping_the_trees_are_those_that_predict_uses():
     records, target = CANCER
-    model = xgboost.XGBClassifier(n_estimators=60, early_stopping_rounds=2, learning_rate=1.0)
+    model = xgboost.XGBClassifier(n_jobs=1, n_estimators=60, early_stopping_rounds=2, learning_rate=1.0)
     model.fit(records[::2], target[::2], eval_set=[(records[1::2], target[1::2])], verbose=False)
     forest = _forest(model, records)
     assert len(forest.trees) == model.best_iteration + 1 < len(model.get_booster().get_dump())
@@ -125,8 +133,8 @@ def test_depth_counts_comparisons_and_a_lone_leaf_has_none():
         ),
         (ensemble.HistGradientBoostingRegressor(loss="poisson", max_iter=2), "got 'poisson'"),
         (ensemble.HistGradientBoostingClassifier(categorical_features=[0], max_iter=2), "no categorical features"),
-        (xgboost.XGBRegressor(objective="count:poisson", n_estimators=2), "got gbtree and count:poisson"),
-        (xgboost.XGBClassifier(booster="dart", n_estimators=2), "expected gbtree and one of .*; got dart"),
+        (xgboost.XGBRegressor(n_jobs=1, objective="count:poisson", n_estimators=2), "got gbtree and count:poisson"),
+        (xgboost.XGBClassifier(n_jobs=1, booster="dart", n_estimators=2), "expected gbtree and one of .*; got dart"),
     ],
 )
 def test_losses_and_splits_that_are_not_known_are_refused(model, message):

@@ -37,13 +37,13 @@ def network_of(
     Raises:
         InputError: records or ranges that do not fit, or a model that cannot be computed on ciphertexts.
     """
-    records = records_of(calibration, names=feature_names_of(model))
-    low, high = _bounds(records, margin=margin, input_range=input_range)
+    names = feature_names_of(model)
+    low, high = bounds_from(calibration, names=names, margin=margin, input_range=input_range)
     module = _family(model)
     if module == "torch":
         from mibao.he.models_torch import network_of_module  # noqa: PLC0415 - torch is an extra
 
-        return network_of_module(model, low=low, high=high, input_shape=records.shape[1:])
+        return network_of_module(model, low=low, high=high, input_shape=records_of(calibration).shape[1:])
     if holds_trees(model):
         raise InputError("compile: expected a model of layers, got trees")
     if module == "sklearn":
@@ -65,8 +65,7 @@ def forest_from(
     Arguments and errors are those of :func:`network_of`; :func:`~mibao.he.models_trees.holds_trees` tells which of the
     two a model is for.
     """
-    records = records_of(calibration, names=feature_names_of(model))
-    low, high = _bounds(records, margin=margin, input_range=input_range)
+    low, high = bounds_from(calibration, names=feature_names_of(model), margin=margin, input_range=input_range)
     return forest_of(model, low=low, high=high)
 
 
@@ -119,9 +118,15 @@ def bounds_of(
     return low - room, high + room
 
 
-def _bounds(
-    records: Float64[ndarray, "rows ..."], *, margin: float, input_range: tuple[float | int, float | int] | None
+def bounds_from(
+    calibration: Any,
+    *,
+    names: tuple[str, ...] = (),
+    margin: float = DEFAULT_MARGIN,
+    input_range: tuple[float | int, float | int] | None = None,
 ) -> tuple[Float64[ndarray, "features"], Float64[ndarray, "features"]]:
+    """The smallest and the largest value of each feature, flat, that a client may send; see :func:`network_of`."""
+    records = records_of(calibration, names=names)
     flat = records.reshape(len(records), -1)
     if input_range is None:
         return bounds_of(flat, margin=margin)

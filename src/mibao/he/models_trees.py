@@ -212,12 +212,45 @@ _XGBOOST_HEADS: Mapping[str, Head] = MappingProxyType(
 
 
 def _xgboost(model: Any) -> _Held:
+    booster, name = _booster(model)
+    held = _learned(json.loads(bytes(booster.save_raw("json"))), name=name)
+    return replace(held, classes=class_labels(name, model)) if held.classes else held
+
+
+def forest_of_json(
+    held: Mapping[str, Any], *, low: Float64[ndarray, "features"], high: Float64[ndarray, "features"]
+) -> Forest:
+    """The forest in what ``XGBClassifier.save_model("NAME.json")`` wrote, read from JSON; XGBoost is not needed.
+
+    Raises:
+        InputError: not such a file, another objective, or trees that do not fit.
+    """
+    try:
+        read = _learned(held, name="XGBoost")
+        features = int(held["learner"]["learner_model_param"]["num_feature"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise InputError(
+            "XGBoost: expected a model that save_model wrote as JSON; a field is missing or wrong"
+        ) from error
+    if features != low.shape[0]:
+        raise InputError(f"calibration: the model was fitted on {features} features, the records have {low.shape[0]}")
+    return Forest(
+        low=low,
+        high=high,
+        trees=tuple(read.trees),
+        base=read.base,
+        head=read.head,
+        flat=read.flat,
+        classes=read.classes,
+    )
+
+
+def _learned(model: Mapping[str, Any], *, name: str) -> _Held:
     """From the library's own JSON.
 
-    Source: XGBoost, "Introduction to Model IO", the schema of ``save_raw("json")``.
+    Source: XGBoost, "Introduction to Model IO", the schema of ``save_model`` to JSON.
     """
-    booster, name = _booster(model)
-    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    learner = model["learner"]
     objective, kind = learner["objective"]["name"], learner["gradient_booster"]["name"]
     head = _XGBOOST_HEADS.get(objective)
     if head is None or kind != "gbtree":
@@ -225,16 +258,15 @@ def _xgboost(model: Any) -> _Held:
     outputs = max(1, int(learner["learner_model_param"]["num_class"]))
     held = learner["gradient_booster"]["model"]
     used = len(held["trees"])
-    best = getattr(booster, "best_iteration", None) if booster.attr("best_iteration") is not None else None
+    best = learner["attributes"].get("best_iteration")
     if best is not None:  # what predict() uses after early stopping
-        used = held["iteration_indptr"][best + 1]
+        used = held["iteration_indptr"][int(best) + 1]
     pairs = list(zip(held["trees"], held["tree_info"], strict=True))[:used]
     trees = [_xgboost_tree(tree, column, outputs, name) for tree, column in pairs]
     base = _base_score(learner["learner_model_param"]["base_score"], head, outputs)
     if head is Head.IDENTITY:
         return _Held(trees=trees, base=base, flat=True)
-    classes = class_labels(name, model) if hasattr(model, "classes_") else tuple(range(max(2, outputs)))
-    return _Held(trees=trees, base=base, head=head, classes=classes)
+    return _Held(trees=trees, base=base, head=head, classes=tuple(range(max(2, outputs))))
 
 
 def _booster(model: Any) -> tuple[Any, str]:
