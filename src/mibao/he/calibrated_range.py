@@ -1,4 +1,4 @@
-"""Values outside the range that a circuit was calibrated for: found before encryption, named by place, never by value."""
+"""Values outside the range that a circuit was calibrated for: found before encryption, named by place, not by value."""
 
 from __future__ import annotations
 
