@@ -109,7 +109,9 @@ def _averaged(model: Any, parts: list[Any]) -> _Held:
             value = value / value.sum(axis=1, keepdims=True)
         trees.append(_sklearn_tree(held, value / len(parts)))
     classes = class_labels(type(model).__name__, model) if classifies else ()
-    return _Held(trees=trees, base=np.zeros(trees[0].value.shape[1]), flat=not classifies, classes=classes)
+    head = Head.PROBABILITIES if classifies else Head.IDENTITY
+    base = np.zeros(trees[0].value.shape[1])
+    return _Held(trees=trees, base=base, head=head, flat=not classifies, classes=classes)
 
 
 def _boosted(model: Any) -> _Held:

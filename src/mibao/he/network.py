@@ -164,6 +164,7 @@ class Head(Enum):
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
     BINARY = "binary"  # one logit to the two columns of predict_proba
+    PROBABILITIES = "probabilities"  # already, as forests average them
     ONE_VS_REST = "one-vs-rest"  # a sigmoid a class, then shares of their sum
 
 

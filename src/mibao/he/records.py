@@ -9,6 +9,7 @@ from jaxtyping import Float64, Real
 from numpy import ndarray
 
 from mibao.errors import InputError
+from mibao.he.calibrated_range import check_range
 from mibao.he.spec import MAX_ROWS, CircuitSpec
 
 
@@ -17,7 +18,7 @@ def checked_records(spec: CircuitSpec, records: Real[ndarray, "..."]) -> Float64
 
     Raises:
         InputError: another shape, no rows or too many, a NaN or an infinity, or a value outside the range that the
-            circuit was calibrated for. The message gives column numbers, never values.
+            circuit was calibrated for. The message gives rows and features by number, never values.
     """
     shape = spec.input_shape or (spec.features,)
     if records.shape[1:] not in (shape, (spec.features,)):
@@ -28,13 +29,7 @@ def checked_records(spec: CircuitSpec, records: Real[ndarray, "..."]) -> Float64
     values = np.ascontiguousarray(records, dtype=np.float64).reshape(len(records), spec.features)
     if not np.all(np.isfinite(values)):
         raise InputError("records: expected finite values, got a NaN or an infinity")
-    outside = np.flatnonzero(np.any((values < spec.low) | (values > spec.high), axis=0))
-    if outside.size:
-        first = outside[0]
-        raise InputError(
-            f"records: expected values from {spec.low[first]:g} to {spec.high[first]:g} in column {first}, "
-            f"got one outside ({outside.size} such columns)"
-        )
+    check_range(values, low=spec.low, high=spec.high)
     return values
 
 

@@ -89,7 +89,7 @@ def finish(answers: Float64[ndarray, "rows outputs"], *, head: Head, flat: bool)
         case Head.ONE_VS_REST:
             answers = sigmoid(answers)
             answers = answers / answers.sum(axis=1, keepdims=True)
-        case Head.IDENTITY:
+        case Head.IDENTITY | Head.PROBABILITIES:
             pass
     return answers[:, 0] if flat and answers.shape[1] == 1 else answers
 

@@ -82,8 +82,8 @@ class CircuitSpec:
         if self.input_shape and int(np.prod(self.input_shape, dtype=object)) != self.features:
             raise InputError(f"circuit: a record of shape {self.input_shape} has no {self.features} features")
         slots = self.parameters.slots
-        _check_packing("request", self.request, width=self.features, slots=slots)
-        _check_packing("answer", self.answer, width=self.outputs, slots=slots)
+        _check_packing("request", self.request, width=self.features, slots=slots, whole=False)
+        _check_packing("answer", self.answer, width=self.outputs, slots=slots, whole=True)
         if self.request.rows != self.answer.rows or self.answer.entry.size != self.outputs:
             raise InputError("circuit: request and answer do not hold the same rows, or an output lies in two places")
         needs_keys = bool(self.rotations) or self.relinearizes
@@ -220,13 +220,16 @@ def _check_range(low: Float64[ndarray, "features"], high: Float64[ndarray, "feat
         raise InputError("circuit: expected finite bounds a feature, the lower ones at most the upper ones")
 
 
-def _check_packing(name: str, packing: Packing, *, width: int, slots: int) -> None:
-    places = packing.entry.size
+def _check_packing(name: str, packing: Packing, *, width: int, slots: int, whole: bool) -> None:
+    """Refuse what is no packing. A request may leave out features that no layer uses. Raises ``InputError``."""
+    places, held = packing.entry.size, np.unique(packing.entry)
     sound = (
-        1 <= packing.rows <= slots
+        places > 0
+        and 1 <= packing.rows <= slots
         and 1 <= packing.count <= MAX_FEATURES
         and places == packing.ciphertext.size == packing.place.size
-        and np.array_equal(np.unique(packing.entry), np.arange(width))
+        and int(held[-1]) < width
+        and (held.size == width or not whole)
         and int(packing.ciphertext.max()) < packing.count
         and int(packing.place.max()) + packing.rows <= slots
     )
