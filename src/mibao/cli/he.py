@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mibao.cli.he_compile import compile_model
 from mibao.errors import InputError, KeyMismatch
 
 if TYPE_CHECKING:
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="he",
-    help="Compute on ciphertexts: make a key, encrypt, evaluate elsewhere, decrypt.",
+    help="Compute on ciphertexts: compile a model, make a key, encrypt, evaluate elsewhere, decrypt.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.command("compile")(compile_model)
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The circuit: with, without or with encrypted weights.")]
 SecretKey = Annotated[Path, typer.Option("--key", metavar="CLIENT.KEY", help="The secret key; the host never sees it.")]
