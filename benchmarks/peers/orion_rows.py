@@ -13,7 +13,6 @@ from typing import Any
 
 os.environ["GOMAXPROCS"] = "1"
 
-import lattigo
 import numpy as np
 import orion_compiler.nn as on
 import torch
@@ -32,60 +31,69 @@ PARAMETERS = {
 Arrays = np.ndarray[Any, np.dtype[Any]]
 
 
-class Mlp(on.Module):
+class Mlp(on.Module):  # type: ignore[misc]
+    """Its own layers for the MLP."""
+
     def __init__(self) -> None:
         super().__init__()
         self.flatten, self.first, self.square, self.last = on.Flatten(), on.Linear(64, 64), on.Quad(), on.Linear(64, 10)
 
     def forward(self, x: Any) -> Any:
+        """Logits."""
         return self.last(self.square(self.first(self.flatten(x))))
 
 
-class Cnn(on.Module):
+class Cnn(on.Module):  # type: ignore[misc]
+    """Its own layers for the CNN."""
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.square = on.Conv2d(1, 4, 3), on.Quad()
         self.flatten, self.last = on.Flatten(), on.Linear(144, 10)
 
     def forward(self, x: Any) -> Any:
+        """Logits."""
         return self.last(self.flatten(self.square(self.first(x))))
 
 
-class Logistic(on.Module):
+class Logistic(on.Module):  # type: ignore[misc]
+    """One linear layer."""
+
     def __init__(self) -> None:
         super().__init__()
         self.flatten, self.last = on.Flatten(), on.Linear(30, 1)
 
     def forward(self, x: Any) -> Any:
+        """Logits."""
         return self.last(self.flatten(x))
 
 
 def network(name: str, held: Any) -> tuple[Any, tuple[int, ...]]:
     """The module with the trained weights, and a record's shape."""
-    made = {"mlp": Mlp, "cnn": Cnn, "lr": Logistic}[name]()
+    kinds: dict[str, Any] = {"mlp": Mlp, "cnn": Cnn, "lr": Logistic}
+    made = kinds[name]()
     with torch.no_grad():
-        if name == "lr":
-            pairs = ((made.last.weight, held["w"][None]), (made.last.bias, held["b"]))
-        else:
-            pairs = (
-                (made.first.weight, held["w1"]), (made.first.bias, held["b1"]),
-                (made.last.weight, held["w2"]), (made.last.bias, held["b2"]),
-            )  # fmt: skip
-        for parameter, values in pairs:
-            parameter.copy_(torch.tensor(values, dtype=parameter.dtype))
+        pairs = [(made.last, ("w", "b"))] if name == "lr" else [(made.first, ("w1", "b1")), (made.last, ("w2", "b2"))]
+        for layer, (weight, bias) in pairs:
+            layer.weight.copy_(torch.tensor(held[weight], dtype=torch.float32).reshape(layer.weight.shape))
+            layer.bias.copy_(torch.tensor(held[bias], dtype=torch.float32))
     return made, {"mlp": (1, 8, 8), "cnn": (1, 8, 8), "lr": (1, 1, 30)}[name]
 
 
 def main(name: str, path: str) -> dict[str, float]:
+    """The faster of its two ways to embed a matrix."""
+    return min((measured(name, path, embedding) for embedding in ("hybrid", "square")), key=lambda found: found["ms"])
+
+
+def measured(name: str, path: str, embedding: Any) -> dict[str, float]:
     """CPU ms of a forward, the largest error over a few samples, and sizes."""
     held = np.load(path)
     made, shape = network(name, held)
     torch.set_num_threads(1)
     records = torch.tensor(held["train"], dtype=torch.float32).reshape(-1, *shape)
-    compiler = Compiler(made, CKKSParams(**PARAMETERS[name]), CompilerConfig(embedding_method=os.environ.get("EMB","square")))
+    compiler = Compiler(made, CKKSParams(**PARAMETERS[name]), CompilerConfig(embedding_method=embedding))
     compiler.fit(DataLoader(TensorDataset(records, torch.zeros(len(records))), batch_size=1))
     compiled = compiler.compile()
-    compiler.close() if hasattr(compiler, "close") else None
     with Model.load(compiled.to_bytes()) as model:
         settings, manifest, level = model.client_params()
         parameters = ckks.Parameters.from_dict(settings)
@@ -120,5 +128,4 @@ def main(name: str, path: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    assert lattigo
     print(json.dumps(main(sys.argv[1], sys.argv[2])))

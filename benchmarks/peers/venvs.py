@@ -28,6 +28,7 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "presidio": ("presidio-analyzer==2.2.366",),
     "pfl": ("torch==2.13.0", "pfl[pytorch]==0.6.0", "numpy>=2"),
     "flower": ("flwr==1.41.*",),
+    "orion": ("torch==2.13.0", "orion-v2-compiler==2.1.8", "orion-v2-evaluator==2.1.8"),
     "pymerkle": ("pymerkle==7.0.0",),
     "tensorizer": ("torch==2.13.0", "tensorizer==2.12.1", "safetensors>=0.5"),
     "tenseal": ("tenseal==0.3.18", "numpy>=2"),
