@@ -26,7 +26,7 @@ def _alternations(errors, largest):
     return 1 + sum(one != other for one, other in pairwise(signs))
 
 
-@settings(max_examples=counts(short=25, long=400), deadline=None)
+@settings(max_examples=counts(short=15, long=400), deadline=None)
 @given(
     function=st.sampled_from(list(Function)),
     low=st.floats(-12, -0.5),

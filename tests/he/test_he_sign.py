@@ -11,7 +11,7 @@ from mibao.he.minimax import exchange
 from mibao.he.sign import compose_sign, odd_products
 
 
-@settings(max_examples=counts(short=15, long=200), deadline=None)
+@settings(max_examples=counts(short=6, long=200), deadline=None)
 @given(separation=st.floats(0.004, 0.5), max_error=st.sampled_from([0.1, 0.01, 1e-3, 1e-6]))
 def test_beyond_the_separation_the_composition_is_the_sign_within_its_error(separation, max_error):
     made = compose_sign(separation=separation, max_error=max_error)
