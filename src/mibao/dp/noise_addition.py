@@ -1,30 +1,23 @@
-"""Discrete Gaussian noise, sampled exactly: integers only, from bytes that the caller supplies.
+"""How much Gaussian noise each contributor to a sum adds, or the server alone, and the record of it.
 
-No float enters a decision, so none of the attacks on the low bits of float noise applies. Time taken depends on
-the values drawn; whoever can time a single draw learns something about it.
-
-Source: Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020, algorithms 1-3.
+The exact sampler is :func:`mibao.crypto.discrete_gaussian.discrete_gaussian`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import isqrt, sqrt
-from typing import TypeAlias
+from math import sqrt
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Int64
 from numpy import ndarray
 
+from mibao.crypto.discrete_gaussian import WORD_BITS, Randomness, discrete_gaussian, uniform_words
 from mibao.errors import InputError
 from mibao.events import NoiseAdded
 from mibao.types import Mechanism, RandomId
 
-Randomness: TypeAlias = Callable[[int], bytes]
-
-MAX_VARIANCE_BITS = 80
-_WORD_BITS = 63
+__all__ = ["discrete_gaussian", "gaussian_added", "gaussian_on_grid", "noise_added", "share_variance"]
 
 
 def share_variance(*, squared_sensitivity: int, noise_multiplier: float, contributors: int) -> Fraction:
@@ -108,124 +101,10 @@ def gaussian_on_grid(count: int, *, std: float, randomness: Randomness) -> Int64
     if count < 0 or not 1.0 <= std <= 2.0**40:
         raise InputError(f"noise: expected a standard deviation in 1..2**40 and a count of 0 or more, got {std:g}")
     pairs = (count + 1) // 2
-    words = _words(2 * pairs, randomness=randomness).astype(np.float64)
+    words = uniform_words(2 * pairs, randomness=randomness).astype(np.float64)
     # A uniform number in (0, 1]: its logarithm is finite.
-    radii = std * np.sqrt(-2.0 * np.log((words[:pairs] + 1.0) * 2.0**-_WORD_BITS))
-    angles = words[pairs:] * (2.0 * np.pi * 2.0**-_WORD_BITS)
+    radii = std * np.sqrt(-2.0 * np.log((words[:pairs] + 1.0) * 2.0**-WORD_BITS))
+    angles = words[pairs:] * (2.0 * np.pi * 2.0**-WORD_BITS)
     drawn = np.concatenate([radii * np.cos(angles), radii * np.sin(angles)])[:count]
     rounded: Int64[ndarray, "count"] = np.rint(drawn).astype(np.int64)
     return rounded
-
-
-def discrete_gaussian(count: int, *, variance: Fraction, randomness: Randomness) -> Int64[ndarray, "count"]:
-    """``count`` independent integers, each ``x`` with probability proportional to ``exp(-x**2 / (2 * variance))``.
-
-    Raises:
-        InputError: ``count`` is negative, the variance is not in ``(0, 2**80)``, or ``randomness`` does not give as
-            many bytes as asked for.
-
-    Source: Canonne et al. 2020, algorithm 3.
-    """
-    if count < 0 or not 0 < variance < 1 << MAX_VARIANCE_BITS:
-        raise InputError(f"noise: expected a variance in (0, 2**{MAX_VARIANCE_BITS}) and a count of 0 or more")
-    scale = isqrt(int(variance)) + 1
-    samples = np.empty(0, dtype=np.int64)
-    while samples.size < count:
-        candidates = _laplace(3 * (count - samples.size) + 8, scale=scale, randomness=randomness)
-        kept = candidates[_accept(candidates, variance=variance, scale=scale, randomness=randomness)]
-        samples = np.concatenate([samples, kept])
-    return samples[:count]
-
-
-def _accept(
-    candidates: Int64[ndarray, "n"], *, variance: Fraction, scale: int, randomness: Randomness
-) -> Bool[ndarray, "n"]:
-    """True with probability ``exp(-(|y| - variance / scale)**2 / (2 * variance))``, in integers throughout."""
-    p, q = variance.numerator, variance.denominator
-    denominator = 2 * p * q * scale * scale
-    wholes_rests = [divmod((abs(y) * scale * q - p) ** 2, denominator) for y in candidates.tolist()]
-    # A streak of at least k coins of exp(-1) has probability exp(-k).
-    wholes = np.array([min(whole, 1 << 62) for whole, _ in wholes_rests], dtype=np.int64)
-    streaks = _streaks(candidates.size, randomness=randomness)
-    rests = _exp_coins([rest for _, rest in wholes_rests], denominator, randomness=randomness)
-    accepted: Bool[ndarray, "n"] = rests & (streaks >= wholes)
-    return accepted
-
-
-def _laplace(count: int, *, scale: int, randomness: Randomness) -> Int64[ndarray, "m"]:
-    """What is left of ``count`` attempts at discrete Laplace samples of integer ``scale``. Algorithm 2 with s = 1."""
-    remainders = _uniform(count, below=scale, randomness=randomness)
-    remainders = remainders[_exp_coins(remainders.tolist(), scale, randomness=randomness)]
-    # A streak of 2**22 coins of exp(-1), which could overflow for the largest scale, does not happen.
-    magnitudes = remainders + np.int64(scale) * _streaks(remainders.size, randomness=randomness)
-    negative = (_words(magnitudes.size, randomness=randomness) & np.uint64(1)).astype(bool)
-    signed = np.where(negative, -magnitudes, magnitudes)
-    # Zero has one sign, or it would come twice as often.
-    kept: Int64[ndarray, "m"] = signed[~(negative & (magnitudes == 0))]
-    return kept
-
-
-def _streaks(count: int, *, randomness: Randomness) -> Int64[ndarray, "count"]:
-    """How many coins of probability ``exp(-1)`` come up before the first that does not, ``count`` times."""
-    coins = np.empty(0, dtype=bool)
-    ends = np.empty(0, dtype=np.int64)
-    while ends.size < count:
-        more = _exp_coins([1] * (2 * count + 8), 1, randomness=randomness)
-        coins = np.concatenate([coins, more])
-        ends = np.flatnonzero(~coins)
-    streaks: Int64[ndarray, "count"] = np.diff(ends[:count], prepend=-1) - 1
-    return streaks
-
-
-def _exp_coins(numerators: Sequence[int], denominator: int, *, randomness: Randomness) -> Bool[ndarray, "n"]:
-    """True with probability ``exp(-numerator / denominator)``, each numerator in 0..denominator. Algorithm 1.
-
-    Coins of probability ``numerator / (denominator * k)`` for k = 1, 2, ... until one fails: true if k is odd then.
-    """
-    scaled = np.array([(numerator << _WORD_BITS) // denominator for numerator in numerators], dtype=np.uint64)
-    outcome = np.zeros(scaled.size, dtype=bool)
-    active = np.arange(scaled.size)
-    k = 1
-    while active.size:
-        words = _words(active.size, randomness=randomness)
-        thresholds = scaled[active] // np.uint64(k)
-        coins = words < thresholds
-        for tie in np.flatnonzero(words == thresholds):  # one in 2**63: the bits beyond the word decide
-            exact = numerators[int(active[tie])] << _WORD_BITS
-            rest = exact - int(thresholds[tie]) * denominator * k
-            coins[tie] = _integer_below(denominator * k, randomness=randomness) < rest
-        outcome[active[~coins]] = k % 2 == 1
-        active = active[coins]
-        k += 1
-    return outcome
-
-
-def _uniform(count: int, *, below: int, randomness: Randomness) -> Int64[ndarray, "count"]:
-    """Integers uniform in ``[0, below)``, by rejection."""
-    spare = np.uint64(_WORD_BITS - (below - 1).bit_length())
-    kept = np.empty(0, dtype=np.int64)
-    while kept.size < count:
-        drawn = (_words(2 * (count - kept.size), randomness=randomness) >> spare).astype(np.int64)
-        kept = np.concatenate([kept, drawn[drawn < below]])
-    return kept[:count]
-
-
-def _integer_below(limit: int, *, randomness: Randomness) -> int:
-    size = (limit.bit_length() + 7) // 8
-    mask = (1 << limit.bit_length()) - 1
-    while (drawn := int.from_bytes(_bytes(size, randomness), "little") & mask) >= limit:
-        pass
-    return drawn
-
-
-def _words(count: int, *, randomness: Randomness) -> UInt64[ndarray, "count"]:
-    """Uniform words of 63 bits."""
-    words: UInt64[ndarray, "count"] = np.frombuffer(_bytes(8 * count, randomness), dtype="<u8") >> np.uint64(1)
-    return words
-
-
-def _bytes(count: int, randomness: Randomness) -> bytes:
-    drawn = randomness(count)
-    if len(drawn) != count:
-        raise InputError(f"noise: expected {count} random bytes, got {len(drawn)}")
-    return drawn
