@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chisquare, kstest
 
 from counts import counts
-from mibao.crypto.discrete_gaussian import _exp_coins, discrete_gaussian
+from mibao.crypto.discrete_gaussian import _exp_coins, discrete_gaussian, wide_discrete_gaussian
 from mibao.crypto.prg import keystream
 from mibao.errors import InputError
 from vectors_io import vectors
@@ -126,6 +126,28 @@ def test_the_largest_variance_has_the_moments_of_a_gaussian():
     scaled = samples / math.sqrt(variance)
     assert abs(scaled.var() - 1) < 4.5 * math.sqrt(2 / 4000)
     assert np.max(np.abs(scaled)) < 8
+
+
+@pytest.mark.parametrize("bits", [112, 130, 199])
+def test_wider_samples_have_the_moments_of_a_gaussian_and_uniform_low_bits(bits):
+    variance, size = (1 << bits) + 12345, 8000
+    samples = wide_discrete_gaussian(size, variance=variance, randomness=np.random.default_rng(bits).bytes)
+    scaled = np.array([float(sample) for sample in samples]) / math.sqrt(variance)
+    assert kstest(scaled, "norm").pvalue > 1e-4
+    assert abs(scaled.var() - 1) < 4.5 * math.sqrt(2 / size)
+    for shift in (0, 44, 46, 48):  # across the seam of the two grids
+        cells = np.bincount([(sample >> shift) & 7 for sample in samples], minlength=8)
+        assert np.max(np.abs(cells - size / 8)) < 5 * math.sqrt(size / 8)
+
+
+def test_a_width_that_fits_is_drawn_as_before():
+    narrow = discrete_gaussian(50, variance=Fraction(99), randomness=np.random.default_rng(1).bytes)
+    assert wide_discrete_gaussian(50, variance=99, randomness=np.random.default_rng(1).bytes) == narrow.tolist()
+
+
+def test_a_variance_over_two_hundred_bits_is_refused():
+    with pytest.raises(InputError, match=r"noise: expected a variance in \(0, 2\*\*200\)"):
+        wide_discrete_gaussian(1, variance=1 << 200, randomness=np.random.default_rng(1).bytes)
 
 
 @pytest.mark.parametrize("variance", [Fraction(0), Fraction(-1), Fraction(1 << 112)])

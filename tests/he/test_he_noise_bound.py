@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from counts import counts
 from mibao.errors import InputError
-from mibao.he.noise_bound import Bounded, NoiseRules, linear_noise, secret_norm_limit
+from mibao.he.noise_bound import Bounded, NoiseRules, secret_norm_limit
 from mibao.he.ntt import embedding, inverse_ntt
 
 PREFIX = 113  # SEAL's header of a ciphertext
@@ -100,7 +100,10 @@ def random_circuit(rng, steps):
             state.right, state.known = np.roll(state.right, -5), rules.rotate(state.known)
         elif step == "plain" and bits + 20 < room:
             evaluator.multiply_plain_inplace(state.ciphertext, encode(2.0**20))
-            state.right, state.known = state.right * vector, rules.multiply_plain(state.known, message=1.0, scale=2.0**20)
+            state.right, state.known = (
+                state.right * vector,
+                rules.multiply_plain(state.known, message=1.0, scale=2.0**20),
+            )
         elif step == "constant" and bits + 10 < room:
             constant = library.encode(0.7, state.ciphertext, 2.0**10)
             evaluator.multiply_plain_inplace(state.ciphertext, constant)
@@ -127,13 +130,14 @@ def test_no_circuit_leaves_its_bound(steps, seed):
         assert state.ciphertext.scale() == pytest.approx(state.known.scale, rel=1e-12)
         assert np.max(np.abs(state.right)) <= state.known.message
     # To measure it the right answer is encoded once more, which rounds as any encoding does.
-    slack = LIBRARY.rules._encoding(state.known.message, state.known.scale)
-    assert LIBRARY.noise(state.ciphertext, state.right) <= state.known.noise + slack
+    known = state.known
+    slack = LIBRARY.rules.encoding_error(message=known.message, scale=known.scale)
+    assert LIBRARY.noise(state.ciphertext, state.right) <= known.noise + known.encoding + slack
     decoded = LIBRARY.encoder.decode(seal.Decryptor(LIBRARY.context, LIBRARY.secret).decrypt(state.ciphertext))
-    if state.known.noise + state.known.message * state.known.scale < np.prod(
-        [float(prime) for prime in LIBRARY.rules.primes[: len(LIBRARY.rules.primes) - state.known.level]]
+    if known.noise + known.encoding + known.message * known.scale < np.prod(
+        [float(prime) for prime in LIBRARY.rules.primes[: len(LIBRARY.rules.primes) - known.level]]
     ) / (2 * LIBRARY.degree):
-        assert np.max(np.abs(decoded - state.right)) <= state.known.slot_error * (1 + 1e-6) + 1e-9
+        assert np.max(np.abs(decoded - state.right)) <= known.slot_error * (1 + 1e-6) + 1e-9
 
 
 def test_the_bound_is_over_fresh_noise_and_not_beyond_all_measure():
@@ -159,27 +163,23 @@ def test_a_linear_layer_of_whole_weights_stays_under_its_bound():
         fresh = LIBRARY.encryptor.encrypt_symmetric(LIBRARY.encoder.encode(row, 2.0**40))
         product = LIBRARY.evaluator.multiply_plain(fresh, LIBRARY.encode(float(weight / 2.0**16), fresh, 2.0**16))
         total = product if total is None else LIBRARY.evaluator.add(total, product)
-    known = linear_noise(
-        LIBRARY.rules,
-        weight_sums=(float(np.sum(np.abs(weights))), 9),
-        input_bound=4.0,
-        bias_bound=0.0,
-        data_scale=2.0**40,
-        weight_scale=2.0**16,
-        rescalings=1,
+    rules = LIBRARY.rules
+    known = rules.multiply_constants(
+        rules.fresh(message=4.0, scale=2.0**40), sum_of_sizes=float(np.sum(np.abs(weights))), count=9, scale=2.0**16
     )
+    known = rules.rescale(known)
     total = LIBRARY.evaluator.rescale_to_next(total)
     measured = LIBRARY.noise(total, weights @ records)
-    assert measured <= known.noise + LIBRARY.rules._encoding(known.message, known.scale)
+    assert measured <= known.noise + known.encoding + rules.encoding_error(message=known.message, scale=known.scale)
 
 
 RULES = LIBRARY.rules
-VALUE = Bounded(message=1.0, scale=2.0**20, noise=1.0, level=0)
+VALUE = Bounded(message=1.0, scale=2.0**20, noise=1.0, encoding=1.0, level=0)
 
 
 def test_summands_that_do_not_match_are_refused():
     with pytest.raises(InputError, match="noise bound: expected summands of one level and scale"):
-        RULES.add(VALUE, Bounded(message=1.0, scale=2.0**21, noise=1.0, level=0))
+        RULES.add(VALUE, Bounded(message=1.0, scale=2.0**21, noise=1.0, encoding=1.0, level=0))
     with pytest.raises(InputError, match="noise bound: expected summands of one level and scale"):
         RULES.add(VALUE, RULES.drop(VALUE))
 

@@ -3,7 +3,8 @@
 No float enters a decision, so none of the attacks on the low bits of float noise applies. Time taken depends on
 the values drawn; whoever can time a single draw learns something about it.
 
-Source: Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020, algorithms 1-3.
+Source: Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020, algorithms 1-3;
+for widths beyond 64 bits Micciancio and Walter, "Gaussian Sampling over the Integers", CRYPTO 2017, section 4.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from mibao.errors import InputError
 Randomness: TypeAlias = Callable[[int], bytes]
 
 MAX_VARIANCE_BITS = 112
+MAX_WIDE_VARIANCE_BITS = 200
 WORD_BITS = 63
+_COARSE_SHIFT_BITS = 46
+_FINE_VARIANCE = 1 << (2 * (_COARSE_SHIFT_BITS + 5))
 _LONGEST_STREAK = 32  # scales: further out a candidate is kept with a probability under exp(-450)
 
 
@@ -44,6 +48,26 @@ def discrete_gaussian(count: int, *, variance: Fraction, randomness: Randomness)
         kept = candidates[_accept(candidates, variance=variance, scale=scale, randomness=randomness)]
         samples = np.concatenate([samples, kept])
     return samples[:count]
+
+
+def wide_discrete_gaussian(count: int, *, variance: int, randomness: Randomness) -> list[int]:
+    """As :func:`discrete_gaussian`, for variances up to ``2**200``, in Python's integers.
+
+    Beyond ``2**112`` a sample is a coarse one, on multiples of ``2**46``, plus a fine one of standard deviation
+    ``2**51``: 32 steps of the coarse grid, so the sum is a discrete Gaussian to within ``2**-10000``.
+
+    Raises:
+        InputError: as :func:`discrete_gaussian`.
+    """
+    if variance >> MAX_VARIANCE_BITS == 0:
+        samples: list[int] = discrete_gaussian(count, variance=Fraction(variance), randomness=randomness).tolist()
+        return samples
+    if variance >> MAX_WIDE_VARIANCE_BITS:
+        raise InputError(f"noise: expected a variance in (0, 2**{MAX_WIDE_VARIANCE_BITS})")
+    coarse_variance = Fraction(variance - _FINE_VARIANCE, 1 << (2 * _COARSE_SHIFT_BITS))
+    coarse = discrete_gaussian(count, variance=coarse_variance, randomness=randomness).tolist()
+    fine = discrete_gaussian(count, variance=Fraction(_FINE_VARIANCE), randomness=randomness).tolist()
+    return [(high << _COARSE_SHIFT_BITS) + low for high, low in zip(coarse, fine, strict=True)]
 
 
 def _accept(

@@ -1,10 +1,12 @@
 """How far a CKKS result can lie from the right one, at worst: a bound that is proven, never a sample.
 
-A ciphertext decrypts to a polynomial ``scale * right + error``. Bounded here is the error's largest value at any
-embedding (the canonical norm), which products of polynomials do not exceed: ``|a * b| <= |a| |b|``. Every rule takes
-the largest error that the operation can make: error polynomials are drawn with bounded support, roundings are at most
-1/2 a coefficient, and the secret's norm is checked when the key is used. So no computation that keeps to the stated
-ranges ever leaves its bound; typical errors lie hundreds of times under it.
+A ciphertext decrypts to ``scale * right + encoding + noise``. The encoding's error is what the same circuit makes of
+the encoded polynomials: it follows from the inputs, and anyone who knows them can compute it. The noise is the rest:
+it comes from encryption, key switching and rounding, and depends on the key. Bounded is the largest value of either at
+any embedding (the canonical norm), which products do not exceed: ``|a * b| <= |a| |b|``. Every rule takes the largest
+error that the operation can make: error polynomials are drawn with bounded support, roundings are at most 1/2 a
+coefficient, and the secret's norm is checked when the key is used. So no computation that keeps to the stated ranges
+ever leaves its bound; typical errors lie hundreds of times under it.
 
 The bound holds for what an honest host computes from honest encryptions.
 
@@ -30,12 +32,13 @@ _FFT_ROUNDINGS = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounded:
-    """What is known of a ciphertext: its scale, and bounds on its message and its error.
+    """What is known of a ciphertext: its scale, and bounds on its message and its errors.
 
     Attributes:
         message: Largest magnitude of a slot.
         scale: What the message is multiplied by.
-        noise: Bound on the error's canonical norm, in units of the scaled message.
+        noise: Bound on the canonical norm of what depends on the key, in units of the scaled message.
+        encoding: Bound on that of what follows from the inputs.
         level: Rescalings and dropped primes so far.
         components: Two, or three between a product and its relinearization.
     """
@@ -43,13 +46,14 @@ class Bounded:
     message: float
     scale: float
     noise: float
+    encoding: float
     level: int
     components: int = 2
 
     @property
     def slot_error(self) -> float:
         """Bound on the error of a decoded slot."""
-        return self.noise / self.scale
+        return (self.noise + self.encoding) / self.scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +73,11 @@ class NoiseRules:
     secret_norm: float
 
     def fresh(self, *, message: float, scale: float) -> Bounded:
-        """A fresh symmetric encryption: one error polynomial, and what encoding rounds."""
-        noise = self.degree * ERROR_SUPPORT + self._encoding(message, scale)
-        return Bounded(message=message, scale=scale, noise=noise, level=0)
+        """A fresh symmetric encryption: one error polynomial, over what encoding rounds."""
+        encoding = self.encoding_error(message=message, scale=scale)
+        return Bounded(
+            message=message, scale=scale, noise=float(self.degree * ERROR_SUPPORT), encoding=encoding, level=0
+        )
 
     def add(self, left: Bounded, right: Bounded) -> Bounded:
         """A sum of two ciphertexts. Raises ``InputError`` when their levels or scales differ."""
@@ -80,29 +86,33 @@ class NoiseRules:
         return replace(
             left,
             message=left.message + right.message,
-            noise=left.noise + right.noise + right.message * abs(left.scale - right.scale),
+            noise=left.noise + right.noise,
+            encoding=left.encoding + right.encoding + right.message * abs(left.scale - right.scale),
             components=max(left.components, right.components),
         )
 
     def add_plain(self, value: Bounded, *, message: float) -> Bounded:
         """A sum with an encoded vector."""
-        noise = value.noise + self._encoding(message, value.scale)
-        return replace(value, message=value.message + message, noise=noise)
+        encoding = value.encoding + self.encoding_error(message=message, scale=value.scale)
+        return replace(value, message=value.message + message, encoding=encoding)
 
     def multiply_plain(self, value: Bounded, *, message: float, scale: float) -> Bounded:
         """A product with an encoded vector whose slots are at most ``message``."""
-        return self._times(value, message, scale, self._encoding(message, scale))
+        return self._times(value, self._plain(message, scale, self.encoding_error(message=message, scale=scale)))
 
     def multiply_constant(self, value: Bounded, *, message: float, scale: float) -> Bounded:
         """A product with one number in every slot, or with an integer near ``scale`` times that number."""
-        return self._times(value, message, scale, _HALF + message * scale * _UNIT)
+        return self.multiply_constants(value, sum_of_sizes=message, count=1, scale=scale)
+
+    def multiply_constants(self, value: Bounded, *, sum_of_sizes: float, count: int, scale: float) -> Bounded:
+        """A sum of ``count`` such products, all with ciphertexts like ``value``; the numbers' sizes sum as given."""
+        return self._times(value, self._plain(sum_of_sizes, scale, count * _HALF + sum_of_sizes * scale * _UNIT))
 
     def multiply(self, left: Bounded, right: Bounded) -> Bounded:
         """A product of two ciphertexts of two components. Raises ``InputError`` when their levels differ."""
         if left.level != right.level or left.components + right.components != 4:
             raise InputError("noise bound: expected factors of one level and two components")
-        product = self._times(left, right.message, right.scale, right.noise)
-        return replace(product, components=3)
+        return replace(self._times(left, right), components=3)
 
     def relinearize(self, value: Bounded) -> Bounded:
         """Three components brought back to two."""
@@ -119,8 +129,9 @@ class NoiseRules:
         prime = self._primes_at(value.level)[-1]
         lower = self.drop(value)
         scale = value.scale / prime
-        noise = value.noise / prime + self._rounding(value.components) + value.message * scale * 2 * _UNIT
-        return replace(lower, scale=scale, noise=noise)
+        noise = value.noise / prime + self._rounding(value.components)
+        encoding = value.encoding / prime + value.message * scale * 2 * _UNIT  # the scale is a float64
+        return replace(lower, scale=scale, noise=noise, encoding=encoding)
 
     def drop(self, value: Bounded) -> Bounded:
         """The last prime left out; the polynomial stays. Raises ``InputError`` when none is left."""
@@ -128,14 +139,25 @@ class NoiseRules:
             raise InputError("noise bound: no prime is left to divide out")
         return replace(value, level=value.level + 1)
 
-    def _times(self, value: Bounded, message: float, scale: float, error: float) -> Bounded:
-        noise = value.noise * (scale * message + error) + value.scale * value.message * error
-        return replace(value, message=value.message * message, scale=value.scale * scale, noise=noise)
-
-    def _encoding(self, message: float, scale: float) -> float:
+    def encoding_error(self, *, message: float, scale: float) -> float:
         """Coefficients rounded to integers, after an inverse FFT in float64 that is off by so much in the 2-norm."""
         stages = math.log2(self.degree)
         return self.degree * _HALF + _FFT_ROUNDINGS * stages * _UNIT * math.sqrt(self.degree) * message * scale
+
+    def _plain(self, message: float, scale: float, encoding: float) -> Bounded:
+        return Bounded(message=message, scale=scale, noise=0.0, encoding=encoding, level=0)
+
+    def _times(self, left: Bounded, right: Bounded) -> Bounded:
+        """``(P + n)(Q + m) - PQ``, and the same for the encoded polynomials P and Q around the right values."""
+        left_message, right_message = left.message * left.scale, right.message * right.scale
+        left_encoded, right_encoded = left_message + left.encoding, right_message + right.encoding
+        return replace(
+            left,
+            message=left.message * right.message,
+            scale=left.scale * right.scale,
+            noise=left_encoded * right.noise + right_encoded * left.noise + left.noise * right.noise,
+            encoding=left_message * right.encoding + right_message * left.encoding + left.encoding * right.encoding,
+        )
 
     def _rounding(self, components: int) -> float:
         """Each component rounded to integers, the second times the secret, the third times its square."""
@@ -158,27 +180,3 @@ def secret_norm_limit(degree: int) -> float:
     A fresh key passes it with a probability under one in a thousand million (Hoeffding); such a key is drawn anew.
     """
     return 8.0 * math.sqrt(2.0 * degree / 3.0)
-
-
-def linear_noise(
-    rules: NoiseRules,
-    *,
-    weight_sums: tuple[float, int],
-    input_bound: float,
-    bias_bound: float,
-    data_scale: float,
-    weight_scale: float,
-    rescalings: int,
-) -> Bounded:
-    """A logit of a linear layer with weights in clear, in the layout of one ciphertext a feature.
-
-    ``weight_sums`` is the largest sum of one output's weights in magnitude, and the number of features.
-    """
-    largest_sum, features = weight_sums
-    feature = rules.fresh(message=input_bound, scale=data_scale)
-    error = features * _HALF + largest_sum * weight_scale * _UNIT
-    products = rules._times(feature, largest_sum, weight_scale, error)
-    logit = rules.add_plain(products, message=bias_bound)
-    for _ in range(rescalings):
-        logit = rules.rescale(logit)
-    return logit
