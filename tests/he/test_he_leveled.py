@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from counts import counts
 from mibao.errors import InputError, IntegrityError
 from mibao.he.engine_seal import SealEngine
-from mibao.he.leveled import Arithmetic, Leveled
+from mibao.he.leveled import Arithmetic, Leveled, level_scales
 from mibao.he.parameters import Parameters
 
 ENGINE = SealEngine(Parameters(ring_degree=8192, modulus_bits=(40, 33, 33, 33, 33, 42), scale_bits=33))
@@ -22,14 +22,14 @@ SLOTS = 4096
 
 
 def encrypted(values):
-    return Leveled(ciphertext=ENGINE.encrypt(SECRET, ENGINE.encode(values, scale=2.0**33)), level=0)
+    return Leveled(ciphertext=ENGINE.encrypt(SECRET, ENGINE.encode(values, scale=ARITHMETIC.scales[0])), level=0)
 
 
 def decrypted(value):
     return ENGINE.decrypt(SECRET, value.ciphertext)
 
 
-STEPS = ["square", "product", "times", "vector", "weighted", "lowered", "shifted", "folded", "rotated"]
+STEPS = ["square", "product", "times", "vector", "weighted", "counted", "lowered", "shifted", "folded", "rotated"]
 
 
 @settings(max_examples=counts(short=25, long=1000), deadline=None)
@@ -51,6 +51,8 @@ def test_any_computation_is_the_one_on_numbers_and_adds_to_any_other(steps, seed
             value, right = arithmetic.times(value, first_right), right * first_right
         elif step == "weighted" and free:
             value, right = arithmetic.weighted([value, first], [factor, -1.0]), right * factor - first_right
+        elif step == "counted":
+            value, right = arithmetic.counted([value, first], [-2, 3]), 3 * first_right - 2 * right
         elif step == "lowered" and free:
             level = int(rng.integers(value.level + 1, arithmetic.last_level + 1))
             value, right = arithmetic.lowered(value, level, factor=factor), right * factor
@@ -71,6 +73,11 @@ def test_a_sum_of_products_is_relinearised_once_and_takes_one_level():
     total = ARITHMETIC.sum_of_products([encrypted(row) for row in left], [encrypted(row) for row in right])
     assert total.level == 1
     assert np.max(np.abs(decrypted(total) - np.sum(left * right, axis=0))) < 1e-4
+
+
+def test_scales_stay_near_the_primes_however_far_apart_those_lie():
+    small = SealEngine(Parameters(ring_degree=16384, modulus_bits=(38, *(27,) * 13, 40), scale_bits=27))
+    assert np.max(np.abs(np.log2(level_scales(small)) - 27)) < 0.2
 
 
 def test_levels_that_are_used_up_are_refused():

@@ -90,13 +90,25 @@ class Arithmetic:
             plaintext = self._engine.encode_constant(factor, scale=scale, level=value.level)
         return self._rescaled(self._summed([value.ciphertext], [plaintext]), value.level)
 
-    def weighted(self, values: Sequence[Leveled], weights: Sequence[float]) -> Leveled:
-        """``sum(w * v)``, one level under the lowest of the values; weights of zero add nothing."""
-        level = self._free(max(value.level for value in values))
-        scale = self.scales[level]
+    def weighted(self, values: Sequence[Leveled], weights: Sequence[float], *, level: int | None = None) -> Leveled:
+        """``sum(w * v)`` at ``level``, by default one under the lowest of the values; weights of zero add nothing."""
+        lowest = self._free(max(value.level for value in values))
+        level = lowest + 1 if level is None else level
+        held = [self._engine.lower(value.ciphertext, level - 1) for value in values]
+        plaintexts = [
+            self._engine.encode_constant(
+                weight, scale=self._leading_to(level, start=self.scales[value.level]), level=level - 1
+            )
+            for value, weight in zip(values, weights, strict=True)
+        ]
+        return self._rescaled(self._summed(held, plaintexts), level - 1)
+
+    def counted(self, values: Sequence[Leveled], counts: Sequence[int]) -> Leveled:
+        """``sum(k * v)`` for whole numbers, at the lowest level of the values: whole numbers take no level."""
+        level = max(value.level for value in values)
         held = [self.lowered(value, level).ciphertext for value in values]
-        plaintexts = [self._engine.encode_constant(weight, scale=scale, level=level) for weight in weights]
-        return self._rescaled(self._summed(held, plaintexts), level)
+        plaintexts = [self._engine.encode_constant(float(count), scale=1.0, level=level) for count in counts]
+        return Leveled(ciphertext=self._summed(held, plaintexts), level=level)
 
     def sum(self, left: Leveled, right: Leveled) -> Leveled:
         """``left + right`` at the lower of their levels."""
@@ -149,8 +161,15 @@ class Arithmetic:
 
 
 def level_scales(engine: Engine) -> list[float]:
-    """The scale of each level: that of fresh data, then each time its square over the prime that rescaling drops."""
-    scales = [2.0**engine.parameters.scale_bits]
+    """The scale of each level: near ``2**scale_bits`` at all of them, and each the last's square over its prime.
+
+    A start of just ``2**scale_bits`` would double its distance from the primes at every level. So the start is found
+    from the end: the square root of each scale times the prime that leads to it.
+    """
+    scale = 2.0**engine.parameters.scale_bits
+    for prime in engine.primes[1:]:
+        scale = math.sqrt(scale * float(prime))
+    scales = [scale]
     for prime in reversed(engine.primes[1:]):
         scales.append(scales[-1] * scales[-1] / float(prime))
     return scales

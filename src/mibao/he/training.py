@@ -26,7 +26,7 @@ from numpy import ndarray
 
 from mibao.errors import InputError
 from mibao.he.engine import Engine, GaloisKeys, RelinearizationKey, SecretKey
-from mibao.he.leveled import Arithmetic, Leveled
+from mibao.he.leveled import Arithmetic, Leveled, level_scales
 from mibao.he.parameters import Parameters
 
 PARAMETERS = Parameters(ring_degree=16384, modulus_bits=(46, *(33,) * 10, 54), scale_bits=33)
@@ -225,7 +225,7 @@ class TrainingKeyHolder:
         return np.repeat(padded, self._plan.block_rows)
 
     def _encrypted(self, slots: Float64[ndarray, "slots"]) -> Leveled:
-        plaintext = self._engine.encode(slots, scale=2.0**PARAMETERS.scale_bits)
+        plaintext = self._engine.encode(slots, scale=level_scales(self._engine)[0])
         return Leveled(ciphertext=self._engine.encrypt(self._secret, plaintext), level=0)
 
 
