@@ -17,11 +17,12 @@ from mibao.he.ntt import inverse_ntt, modular_product, ntt
 from mibao.he.parameters import Parameters
 from mibao.he.release import ReleasePolicy, Releasing, check_secret, decrypt_for_release, flooding_noise
 from mibao.he.release_state import ReleaseFile
+from mibao.he.residue_packing import unpack
 from mibao.types import RandomId
 
 DEGREE, SCALE, WEIGHT_SCALE = 8192, 2.0**60, 2.0**20
 ENGINE = SealEngine(Parameters(ring_degree=DEGREE, modulus_bits=(60, 50, 60), scale_bits=60))
-PRIMES = ENGINE._primes
+PRIMES = ENGINE.primes
 SECRET = ENGINE.generate_secret_key()
 RULES = NoiseRules(degree=DEGREE, primes=PRIMES, special_prime=None, secret_norm=secret_norm_limit(DEGREE))
 WEIGHTS = np.array([0.5, -1.25, 0.75])
@@ -48,11 +49,11 @@ def answer_and_logits(seed=0):
     records = np.random.default_rng(seed).uniform(-4, 4, (3, DEGREE // 2))
     encrypted = [ENGINE.encrypt(SECRET, ENGINE.encode(row, scale=SCALE)) for row in records]
     weights = [ENGINE.encode_constant(float(weight), scale=WEIGHT_SCALE) for weight in WEIGHTS]
-    return ENGINE.store_ciphertext(ENGINE.sum_of_products(encrypted, weights)), WEIGHTS @ records
+    return ENGINE.store_ciphertexts([ENGINE.sum_of_products(encrypted, weights)]), WEIGHTS @ records
 
 
 def releasing(policy=POLICY, count=None, secret=SECRET):
-    return Releasing(engine=ENGINE, secret=secret, primes=PRIMES, policy=policy, count=count or Counting())
+    return Releasing(engine=ENGINE, secret=secret, policy=policy, count=count or Counting())
 
 
 def test_a_released_answer_is_off_by_the_noise_of_its_policy_and_no_more():
@@ -109,7 +110,7 @@ def recovered_secret(answers, decrypted):
     prime = PRIMES[0]
     rows = []
     for answer, values in zip(answers, decrypted, strict=True):
-        c0, c1 = np.frombuffer(answer, dtype="<u8").reshape(2, len(PRIMES), DEGREE)[:, 0].astype(np.int64)
+        c0, c1 = unpack(answer, primes=PRIMES, components=2, degree=DEGREE)[:, 0].astype(np.int64)
         doubled = ENGINE.encode(2 * values, scale=ATTACKED_SCALE).handle.to_bytes()
         known = np.frombuffer(doubled[-8 * DEGREE * len(PRIMES) :], dtype="<u8")[:DEGREE].astype(np.int64)
         rows.append((c1, c1[::-1], (known - c0 - c0[::-1]) % prime))
@@ -128,14 +129,13 @@ def attacked_answers():
     """Two sums of known numbers, at a scale at which a decoded result tells its polynomial exactly."""
     rows = np.random.default_rng(2).uniform(-4, 4, (4, DEGREE // 2))
     held = [ENGINE.encrypt(SECRET, ENGINE.encode(row, scale=ATTACKED_SCALE)) for row in rows]
-    return [ENGINE.store_ciphertext(ENGINE.add(held[index], held[index + 1])) for index in (0, 2)]
+    return [ENGINE.store_ciphertexts([ENGINE.add(held[index], held[index + 1])]) for index in (0, 2)]
 
 
 def test_plain_decryption_gives_the_key_away_and_a_release_does_not():
     answers = attacked_answers()
-    plain = [
-        ENGINE.decrypt(SECRET, ENGINE.load_ciphertext(answer, level=0, scale=ATTACKED_SCALE)) for answer in answers
-    ]
+    loaded = [ENGINE.load_ciphertexts(answer, count=1, level=0, scale=ATTACKED_SCALE)[0] for answer in answers]
+    plain = [ENGINE.decrypt(SECRET, ciphertext) for ciphertext in loaded]
     assert np.array_equal(recovered_secret(answers, plain), SECRET_COEFFICIENTS)
 
     fresh = RULES.fresh(message=4.0, scale=ATTACKED_SCALE)
@@ -288,9 +288,9 @@ def test_noise_that_does_not_fit_the_modulus_is_refused_before_it_is_counted():
 def test_an_answer_of_another_length_or_out_of_range_is_refused_before_it_is_counted():
     answer, _ = answer_and_logits()
     count = Counting()
-    with pytest.raises(IntegrityError, match="ciphertext: expected 262144 bytes, got 262136"):
+    with pytest.raises(IntegrityError, match="residues: expected 225280 bytes, got 225272"):
         decrypt_for_release([answer[:-8]], releasing(count=count))
-    with pytest.raises(IntegrityError, match="ciphertext: a residue is not under its prime"):
+    with pytest.raises(IntegrityError, match="residues: one is not under its prime"):
         decrypt_for_release([answer[:-8] + b"\xff" * 8], releasing(count=count))
     assert count.taken == []
 

@@ -30,7 +30,8 @@ from numpy import ndarray
 from mibao.crypto.discrete_gaussian import MAX_WIDE_VARIANCE_BITS, wide_discrete_gaussian
 from mibao.crypto.kdf import derive, domain_tag, keyed_hash
 from mibao.crypto.prg import keystream
-from mibao.errors import InputError, IntegrityError
+from mibao.errors import InputError
+from mibao.he import residue_packing
 from mibao.he.engine import Engine, SecretKey
 from mibao.he.noise_bound import Bounded, secret_norm_limit
 from mibao.he.ntt import embedding, inverse_ntt, ntt
@@ -113,11 +114,10 @@ class ReleaseCount(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Releasing:
-    """All that a release takes but the answers: engine, secret, primes, policy, and the count."""
+    """All that a release takes but the answers: engine, secret, policy, and the count."""
 
     engine: Engine
     secret: SecretKey
-    primes: Sequence[int]
     policy: ReleasePolicy
     count: ReleaseCount
 
@@ -132,7 +132,7 @@ def decrypt_for_release(
     the other slots are for nobody.
 
     Args:
-        answers: Stored ciphertexts: residues of two components modulo the primes left at the policy's level.
+        answers: Stored ciphertexts: packed residues of two components modulo the primes left at the policy's level.
 
     Raises:
         BudgetExhausted: the key is at its limit and retired.
@@ -141,11 +141,12 @@ def decrypt_for_release(
         IntegrityError: an answer has another length, or residues that are not under their primes.
     """
     policy, degree = releasing.policy, releasing.engine.parameters.ring_degree
-    primes = releasing.primes[: len(releasing.primes) - policy.known.level]
+    all_primes = releasing.engine.primes
+    primes = all_primes[: len(all_primes) - policy.known.level]
     stored_secret = releasing.engine.store_secret_key(releasing.secret)
-    check_secret(stored_secret, prime=releasing.primes[0], degree=degree)
+    check_secret(stored_secret, prime=all_primes[0], degree=degree)
     _check_room(policy, primes)
-    held = [_residues(answer, primes, degree) for answer in answers]
+    held = [residue_packing.unpack(answer, primes=primes, components=2, degree=degree) for answer in answers]
     digests = [
         hashlib.sha256(domain_tag("he/released-answer", policy.digest(), answer.tobytes())).digest() for answer in held
     ]
@@ -155,7 +156,7 @@ def decrypt_for_release(
     for answer, digest in zip(held, digests, strict=True):
         seed = keyed_hash(key, purpose="he/release-noise", message=digest).value
         noise = flooding_noise(seed, degree=degree, variance=policy.variance)
-        released.append(_decrypted(flooded(answer, noise, primes=primes), releasing))
+        released.append(_decrypted(flooded(answer, noise, primes=primes), primes, releasing))
     return np.stack(released) if released else np.empty((0, degree // 2))
 
 
@@ -193,19 +194,11 @@ def _check_room(policy: ReleasePolicy, primes: Sequence[int]) -> None:
         )
 
 
-def _residues(answer: bytes | memoryview, primes: Sequence[int], degree: int) -> UInt64[ndarray, "2 primes degree"]:
-    expected = 2 * len(primes) * degree * 8
-    if len(answer) != expected:
-        raise IntegrityError(f"ciphertext: expected {expected} bytes, got {len(answer)}")
-    residues = np.frombuffer(answer, dtype="<u8").reshape(2, len(primes), degree)
-    if np.any(residues >= np.array(primes, dtype=np.uint64)[:, None]):
-        raise IntegrityError("ciphertext: a residue is not under its prime")
-    return residues
-
-
-def _decrypted(residues: UInt64[ndarray, "2 primes degree"], releasing: Releasing) -> Float64[ndarray, "slots"]:
-    known = releasing.policy.known
-    loaded = releasing.engine.load_ciphertext(residues.tobytes(), level=known.level, scale=known.scale)
+def _decrypted(
+    residues: UInt64[ndarray, "2 primes degree"], primes: Sequence[int], releasing: Releasing
+) -> Float64[ndarray, "slots"]:
+    known, stored = releasing.policy.known, residue_packing.pack(residues, primes=primes)
+    (loaded,) = releasing.engine.load_ciphertexts(stored, count=1, level=known.level, scale=known.scale)
     return releasing.engine.decrypt(releasing.secret, loaded)
 
 

@@ -133,7 +133,8 @@ class LogisticWeights:
 
     def decision(self, records: Float64[ndarray, "rows features"]) -> Float64[ndarray, "rows"]:
         """Scores: positive for the class of label 1."""
-        return records @ self.coefficients + self.intercept
+        scores: Float64[ndarray, "rows"] = records @ self.coefficients + self.intercept
+        return scores
 
 
 class TrainingKeyHolder:

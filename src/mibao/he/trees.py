@@ -17,20 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from mibao.errors import InputError
+from mibao.he.forests import LEAF, Forest, Tree, evaluate_forest
 from mibao.he.leveled import Arithmetic, Leveled
 from mibao.he.leveled_polynomial import chebyshev_value
 from mibao.he.parameters import MAX_MODULUS_BITS, Parameters
 from mibao.he.sign import SignComposition, compose_sign
 
-LEAF = -1  # in ``left``, where a node has no children
 MAX_TREE_DEPTH = 8
-MAX_NODES = 1 << 16
 KNOTS = 257
 SEPARATIONS = tuple(2.0**-bits for bits in (5, 6, 7, 8, 9))
 DEFAULT_AGREEMENT = 0.999
@@ -43,63 +43,14 @@ _FIRST_EXTRA_BITS, _SPECIAL_EXTRA_BITS = 8, 4  # room for a score; less noise fr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tree:
-    """One tree as arrays over its nodes, the root first; ``x[feature] <= threshold`` goes left."""
-
-    feature: Int64[ndarray, "nodes"]
-    threshold: Float64[ndarray, "nodes"]
-    left: Int64[ndarray, "nodes"]
-    right: Int64[ndarray, "nodes"]
-    value: Float64[ndarray, "nodes outputs"]
-
-    def __post_init__(self) -> None:
-        """Raise ``InputError`` unless every node but the root has one parent, before it in the arrays."""
-        nodes = self.left.size
-        inner = self.left != LEAF
-        children = np.concatenate([self.left[inner], self.right[inner]])
-        parents = np.concatenate([np.flatnonzero(inner)] * 2)
-        sound = 1 <= nodes <= MAX_NODES and np.array_equal(np.sort(children), np.arange(1, nodes))
-        if not sound or np.any(children <= parents) or np.any(self.feature[inner] < 0):
-            raise InputError("trees: expected nodes in an order in which each follows its one parent")
-        if not (np.all(np.isfinite(self.threshold[inner])) and np.all(np.isfinite(self.value))):
-            raise InputError("trees: expected finite thresholds and values")
-
-    def depth(self, node: int = 0) -> int:
-        """Decisions on the longest path down from ``node``."""
-        if self.left[node] == LEAF:
-            return 0
-        return 1 + max(self.depth(int(self.left[node])), self.depth(int(self.right[node])))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ensemble:
-    """Trees whose values are added to ``base``; a forest's are divided by their number beforehand."""
-
-    trees: tuple[Tree, ...]
-    base: Float64[ndarray, "outputs"]
-
-    def __post_init__(self) -> None:
-        """Raise ``InputError`` unless there are trees, of one width and not too deep."""
-        if not self.trees or any(tree.value.shape[1:] != self.base.shape for tree in self.trees):
-            raise InputError("trees: expected at least one tree, all with as many outputs as the base")
-        deepest = max(tree.depth() for tree in self.trees)
-        if not 1 <= deepest <= MAX_TREE_DEPTH:
-            raise InputError(f"trees: expected a depth of 1 to {MAX_TREE_DEPTH}, got {deepest}; set max_depth")
-
-    def scores(self, records: Float64[ndarray, "rows features"]) -> Float64[ndarray, "rows outputs"]:
-        """The sums for records in clear."""
-        total = np.tile(self.base, (len(records), 1))
-        for tree in self.trees:
-            *_, leaves = _walk(tree, records)
-            total += tree.value[leaves]
-        return total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureScale:
-    """For each feature increasing knots, mapped to equal distances in [-1/2, 1/2]. Public: the client applies it."""
+    """For each feature increasing knots, mapped to equal distances in [-1/2, 1/2]. Public: the client applies it.
+
+    ``rounds``: records are rounded to float32 first, as the model does it.
+    """
 
     knots: Float64[ndarray, "features knots"]
+    rounds: bool = True
 
     def apply(self, records: Float64[ndarray, "rows features"]) -> Float64[ndarray, "rows features"]:
         """Ranks from -1/2 to 1/2; what lies outside the knots goes to the nearer end, which no threshold lies beyond.
@@ -109,16 +60,17 @@ class FeatureScale:
         """
         if records.shape[1] != len(self.knots) or not np.all(np.isfinite(records)):
             raise InputError(f"trees: expected finite records of {len(self.knots)} features, got {records.shape}")
-        columns = [self.rank(index, column) for index, column in enumerate(records.T)]
+        held = records.astype(np.float32).astype(np.float64) if self.rounds else records
+        columns = [self.rank(index, column) for index, column in enumerate(held.T)]
         return np.stack(columns, axis=1)
 
     def rank(self, feature: int, values: Float64[ndarray, "count"]) -> Float64[ndarray, "count"]:
         """The same for values of one feature."""
         knots = self.knots[feature]
-        return np.interp(values, knots, np.linspace(-0.5, 0.5, knots.size))
+        return np.asarray(np.interp(values, knots, np.linspace(-0.5, 0.5, knots.size)), dtype=np.float64)
 
 
-def fit_scale(calibration: Float64[ndarray, "rows features"]) -> FeatureScale:
+def fit_scale(calibration: Float64[ndarray, "rows features"], *, rounds: bool) -> FeatureScale:
     """Nine tenths by rank among the calibration records, one tenth by value, so that ties lie apart too.
 
     Raises:
@@ -126,7 +78,7 @@ def fit_scale(calibration: Float64[ndarray, "rows features"]) -> FeatureScale:
     """
     if len(calibration) < 2 or not np.all(np.isfinite(calibration)):
         raise InputError("trees: expected at least two finite calibration records")
-    return FeatureScale(knots=np.stack([_feature_knots(column) for column in calibration.T]))
+    return FeatureScale(knots=np.stack([_feature_knots(column) for column in calibration.T]), rounds=rounds)
 
 
 def _feature_knots(column: Float64[ndarray, "rows"]) -> Float64[ndarray, "knots"]:
@@ -141,7 +93,7 @@ def _feature_knots(column: Float64[ndarray, "rows"]) -> Float64[ndarray, "knots"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TreeCircuit:
-    """An ensemble ready for ciphertexts.
+    """A forest ready for ciphertexts.
 
     Attributes:
         scale: How the client maps records.
@@ -151,7 +103,7 @@ class TreeCircuit:
         ambiguous_share: Share of them with a decision nearer than the separation.
     """
 
-    ensemble: Ensemble
+    forest: Forest
     scale: FeatureScale
     sign: SignComposition
     parameters: Parameters
@@ -161,7 +113,7 @@ class TreeCircuit:
     @property
     def comparisons(self) -> list[tuple[int, float]]:
         """Each different (feature, threshold), once."""
-        return sorted({pair for tree in self.ensemble.trees for pair in _decisions(tree)})
+        return sorted({pair for tree in self.forest.trees for pair in _decisions(tree)})
 
     def evaluate_in_clear(self, records: Float64[ndarray, "rows features"]) -> Float64[ndarray, "rows outputs"]:
         """What the polynomials make of records in clear: the ciphertexts' answer but for their noise."""
@@ -170,8 +122,8 @@ class TreeCircuit:
             (feature, threshold): self.sign(self._rank(feature, threshold) - ranks[:, feature])
             for feature, threshold in self.comparisons
         }
-        total = np.tile(self.ensemble.base, (len(records), 1))
-        for tree in self.ensemble.trees:
+        total = np.tile(self.forest.base, (len(records), 1))
+        for tree in self.forest.trees:
             total += _soft_value(tree, 0, signs)
         return total
 
@@ -180,9 +132,9 @@ class TreeCircuit:
         found = np.zeros(len(records), dtype=bool)
         ranks = self.scale.apply(records)
         rows = np.arange(len(records))
-        for tree in self.ensemble.trees:
+        for tree in self.forest.trees:
             thresholds = np.full(tree.left.size, np.inf)  # of leaves, which nothing lies near
-            for node in np.flatnonzero(tree.left != LEAF):
+            for node in np.flatnonzero(tree.feature != LEAF):
                 thresholds[node] = self._rank(int(tree.feature[node]), float(tree.threshold[node]))
             for nodes in _walk(tree, records):
                 found |= np.abs(ranks[rows, tree.feature[nodes]] - thresholds[nodes]) < self.sign.separation
@@ -193,9 +145,9 @@ class TreeCircuit:
 
     def explain(self) -> list[str]:
         """Lines for people."""
-        trees = self.ensemble.trees
+        trees = self.forest.trees
         return [
-            f"{len(trees)} trees of depth {max(tree.depth() for tree in trees)}, {len(self.comparisons)} comparisons",
+            f"{len(trees)} trees of depth {self.forest.depth}, {len(self.comparisons)} comparisons",
             f"sign: degrees {[len(stage.coefficients) - 1 for stage in self.sign.stages]}, for ranks at least "
             f"{self.sign.separation:.1e} apart; {self.ambiguous_share:.1%} of the calibration records come nearer",
             f"same class on the calibration records: {self.agreement:.2%}",
@@ -217,11 +169,11 @@ class TreeCircuit:
             for feature, threshold in self.comparisons
         }
         evaluation = _Evaluation(arithmetic, signs)
-        return [evaluation.output(self.ensemble, output) for output in range(self.ensemble.base.size)]
+        return [evaluation.output(self.forest, output) for output in range(self.forest.outputs)]
 
 
 def compile_trees(
-    ensemble: Ensemble,
+    forest: Forest,
     calibration: Float64[ndarray, "rows features"],
     *,
     agreement: float = DEFAULT_AGREEMENT,
@@ -233,19 +185,22 @@ def compile_trees(
         agreement: Share of them whose class (sign of the score, or largest one) must stay.
 
     Raises:
-        InputError: a feature that the records lack, or no composition that fits the parameters keeps ``agreement``.
+        InputError: another width, trees too deep or without a decision, or no composition that fits the parameters
+            keeps ``agreement``.
     """
-    if any(int(np.max(tree.feature)) >= calibration.shape[1] for tree in ensemble.trees):
-        raise InputError(f"trees: a node reads a feature that records of {calibration.shape[1]} features lack")
-    scale, classes = fit_scale(calibration), _classes(ensemble.scores(calibration))
-    deepest, best = max(tree.depth() for tree in ensemble.trees), 0.0
+    if calibration.shape[1] != forest.features:
+        raise InputError(f"trees: expected calibration records of {forest.features} features, got {calibration.shape}")
+    if not 1 <= forest.depth <= MAX_TREE_DEPTH:
+        raise InputError(f"trees: expected a depth of 1 to {MAX_TREE_DEPTH}, got {forest.depth}; set max_depth")
+    scale, best = fit_scale(calibration, rounds=forest.rounds), 0.0
+    classes = _classes(evaluate_forest(forest, calibration))
     for separation in SEPARATIONS:  # least sharp first: each costs a level or more
-        sign = compose_sign(separation=separation, max_error=_COMPARISON_ERROR, noise=_STAGE_NOISE)
-        parameters = _parameters(sign.depth + deepest)
+        sign = _comparison(separation)
+        parameters = _parameters(sign.depth + forest.depth)
         if parameters is None:
             break
         made = TreeCircuit(
-            ensemble=ensemble, scale=scale, sign=sign, parameters=parameters, agreement=1.0, ambiguous_share=0.0
+            forest=forest, scale=scale, sign=sign, parameters=parameters, agreement=1.0, ambiguous_share=0.0
         )
         best = float(np.mean(_classes(made.evaluate_in_clear(calibration)) == classes))
         if best >= agreement:
@@ -254,6 +209,11 @@ def compile_trees(
         f"trees: the sharpest comparison that fits keeps {best:.2%} of the calibration records' classes, "
         f"{agreement:.2%} were asked for; quantise features to fewer values before training, or allow less"
     )
+
+
+@cache
+def _comparison(separation: float) -> SignComposition:
+    return compose_sign(separation=separation, max_error=_COMPARISON_ERROR, noise=_STAGE_NOISE)
 
 
 def _parameters(depth: int) -> Parameters | None:
@@ -268,20 +228,22 @@ def _parameters(depth: int) -> Parameters | None:
 
 
 def _classes(scores: Float64[ndarray, "rows outputs"]) -> Int64[ndarray, "rows"]:
-    return np.argmax(scores, axis=1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(np.int64)
+    chosen = np.argmax(scores, axis=1) if scores.shape[1] > 1 else scores[:, 0] > 0
+    return np.asarray(chosen, dtype=np.int64)
 
 
 def _decisions(tree: Tree) -> Iterator[tuple[int, float]]:
-    for node in np.flatnonzero(tree.left != LEAF):
+    for node in np.flatnonzero(tree.feature != LEAF):
         yield int(tree.feature[node]), float(tree.threshold[node])
 
 
 def _walk(tree: Tree, records: Float64[ndarray, "rows features"]) -> Iterator[Int64[ndarray, "rows"]]:
-    """The node at which each row stands, level by level; at the end its leaf."""
-    nodes = np.zeros(len(records), dtype=np.int64)
+    """The node at which each row stands, decision by decision; at the end its leaf."""
+    nodes, rows = np.zeros(len(records), dtype=np.int64), np.arange(len(records))
     yield nodes
-    while np.any(inner := tree.left[nodes] != LEAF):
-        goes_left = records[np.arange(len(records)), tree.feature[nodes]] <= tree.threshold[nodes]
+    for _ in range(tree.depth):
+        inner = tree.feature[nodes] != LEAF
+        goes_left = records[rows, tree.feature[nodes]] <= tree.threshold[nodes]
         nodes = np.where(inner, np.where(goes_left, tree.left[nodes], tree.right[nodes]), nodes)
         yield nodes
 
@@ -290,8 +252,9 @@ def _soft_value(
     tree: Tree, node: int, signs: dict[tuple[int, float], Float64[ndarray, "rows"]]
 ) -> Float64[ndarray, "... outputs"]:
     """A subtree's value with decisions between -1 and 1."""
-    if tree.left[node] == LEAF:
-        return tree.value[node]
+    if tree.feature[node] == LEAF:
+        leaf: Float64[ndarray, "outputs"] = tree.value[node]
+        return leaf
     left = _soft_value(tree, int(tree.left[node]), signs)
     right = _soft_value(tree, int(tree.right[node]), signs)
     sign = signs[int(tree.feature[node]), float(tree.threshold[node])][:, None]
@@ -330,10 +293,10 @@ class _Evaluation:
         self._arithmetic, self._signs = arithmetic, signs
         self._lowered: dict[tuple[tuple[int, float], int], Leveled] = {}
 
-    def output(self, ensemble: Ensemble, output: int) -> Leveled:
+    def output(self, forest: Forest, output: int) -> Leveled:
         """Base and all trees; the products of all roots are relinearised together."""
-        total, roots = _Sum(float(ensemble.base[output])), []
-        for tree in ensemble.trees:
+        total, roots = _Sum(float(forest.base[output])), []
+        for tree in forest.trees:
             value, pending = self._value(tree, 0, output, 1.0)
             total = total.plus(value, 1)
             roots += [] if pending is None else [pending]
@@ -351,7 +314,7 @@ class _Evaluation:
         self, tree: Tree, node: int, output: int, share: float
     ) -> tuple[_Sum, tuple[tuple[int, float], Leveled] | None]:
         """A subtree's sum, and the product of its root that is still to be made: sign and difference."""
-        if tree.left[node] == LEAF:
+        if tree.feature[node] == LEAF:
             return _Sum(float(tree.value[node, output]) * share), None
         decision = int(tree.feature[node]), float(tree.threshold[node])
         left, right = (self._made(tree, int(child[node]), output, share / 2.0) for child in (tree.left, tree.right))
