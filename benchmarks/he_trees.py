@@ -84,7 +84,9 @@ def measure() -> Iterator[Measurement]:
     """One batch in a fresh process."""
     found = ask_python(Path(sys.executable), "-m", "benchmarks.he_trees")
     note = f"agreement {found['agreement']:.2%}, {found['memory_mb']:.0f} MB"
-    yield Measurement(id="he_trees.boosted", ours=found["ms"], why="no peer for trees is measured in this run", note=note)
+    yield Measurement(
+        id="he_trees.boosted", ours=found["ms"], why="no peer for trees is measured in this run", note=note
+    )
 
 
 BENCHES = (Bench(rows=("he_trees.boosted",), measure=measure),)

@@ -119,7 +119,7 @@ class TreeCircuit:
         """What the polynomials make of records in clear: the ciphertexts' answer but for their noise."""
         ranks = self.scale.apply(records)
         signs = {
-            (feature, threshold): self.sign(self._rank(feature, threshold) - ranks[:, feature])
+            (feature, threshold): self.sign(self.rank(feature, threshold) - ranks[:, feature])
             for feature, threshold in self.comparisons
         }
         total = np.tile(self.forest.base, (len(records), 1))
@@ -135,12 +135,13 @@ class TreeCircuit:
         for tree in self.forest.trees:
             thresholds = np.full(tree.left.size, np.inf)  # of leaves, which nothing lies near
             for node in np.flatnonzero(tree.feature != LEAF):
-                thresholds[node] = self._rank(int(tree.feature[node]), float(tree.threshold[node]))
+                thresholds[node] = self.rank(int(tree.feature[node]), float(tree.threshold[node]))
             for nodes in _walk(tree, records):
                 found |= np.abs(ranks[rows, tree.feature[nodes]] - thresholds[nodes]) < self.sign.separation
         return found
 
-    def _rank(self, feature: int, threshold: float) -> float:
+    def rank(self, feature: int, threshold: float) -> float:
+        """Where a threshold lies among the ranks."""
         return float(self.scale.rank(feature, np.array([threshold]))[0])
 
     def explain(self) -> list[str]:
@@ -164,7 +165,7 @@ class TreeCircuit:
             raise InputError(f"trees: expected {len(self.scale.knots)} ciphertexts, one a feature, got {len(ranks)}")
         signs = {
             (feature, threshold): _sign_of(
-                arithmetic, arithmetic.shifted(ranks[feature], self._rank(feature, threshold)), self.sign
+                arithmetic, arithmetic.shifted(ranks[feature], self.rank(feature, threshold)), self.sign
             )
             for feature, threshold in self.comparisons
         }
