@@ -1,6 +1,6 @@
 """The proven bound lies over the noise of every circuit that SEAL evaluates."""
 
-from functools import partial
+from functools import partial, reduce
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,9 +164,9 @@ def test_a_linear_layer_of_whole_weights_stays_under_its_bound():
         product = LIBRARY.evaluator.multiply_plain(fresh, LIBRARY.encode(float(weight / 2.0**16), fresh, 2.0**16))
         total = product if total is None else LIBRARY.evaluator.add(total, product)
     rules = LIBRARY.rules
-    known = rules.multiply_constants(
-        rules.fresh(message=4.0, scale=2.0**40), sum_of_sizes=float(np.sum(np.abs(weights))), count=9, scale=2.0**16
-    )
+    fresh = rules.fresh(message=4.0, scale=2.0**40)
+    terms = [rules.multiply_constant(fresh, message=abs(float(weight)), scale=2.0**16) for weight in weights]
+    known = reduce(rules.add, terms)
     known = rules.rescale(known)
     total = LIBRARY.evaluator.rescale_to_next(total)
     measured = LIBRARY.noise(total, weights @ records)

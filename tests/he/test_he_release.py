@@ -26,9 +26,9 @@ PRIMES = ENGINE.primes
 SECRET = ENGINE.generate_secret_key()
 RULES = NoiseRules(degree=DEGREE, primes=PRIMES, special_prime=None, secret_norm=secret_norm_limit(DEGREE))
 WEIGHTS = np.array([0.5, -1.25, 0.75])
-KNOWN = RULES.multiply_constants(
-    RULES.fresh(message=4.0, scale=SCALE), sum_of_sizes=float(np.sum(np.abs(WEIGHTS))), count=3, scale=WEIGHT_SCALE
-)
+FRESH = RULES.fresh(message=4.0, scale=SCALE)
+TERMS = [RULES.multiply_constant(FRESH, message=abs(float(weight)), scale=WEIGHT_SCALE) for weight in WEIGHTS]
+KNOWN = RULES.add(RULES.add(TERMS[0], TERMS[1]), TERMS[2])
 POLICY = ReleasePolicy(answers_limit=4, statistical_bits=40, known=KNOWN)
 ATTACKED_SCALE = 2.0**30
 KEY_ID = RandomId(bytes(range(16)))

@@ -25,6 +25,7 @@ from mibao.errors import InputError
 
 ERROR_SUPPORT = 21  # SEAL draws errors from a centred binomial over 42 coins
 _HALF = 0.5
+_SAME_SCALE = 1e-9
 _UNIT = 2.0**-53
 # Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 24.2: 7 roundings a stage of an FFT.
 _FFT_ROUNDINGS = 8.0
@@ -40,7 +41,7 @@ class Bounded:
         noise: Bound on the canonical norm of what depends on the key, in units of the scaled message.
         encoding: Bound on that of what follows from the inputs.
         level: Rescalings and dropped primes so far.
-        components: Two, or three between a product and its relinearization.
+        components: Two, or three between a product and its relinearization; one of an encoded vector in clear.
     """
 
     message: float
@@ -79,9 +80,19 @@ class NoiseRules:
             message=message, scale=scale, noise=float(self.degree * ERROR_SUPPORT), encoding=encoding, level=0
         )
 
+    def encoded(self, *, message: float, scale: float, level: int = 0) -> Bounded:
+        """A vector in clear, encoded."""
+        encoding = self.encoding_error(message=message, scale=scale)
+        return Bounded(message=message, scale=scale, noise=0.0, encoding=encoding, level=level, components=1)
+
+    def encoded_constant(self, *, message: float, scale: float, level: int = 0) -> Bounded:
+        """One number in every slot, or an integer near ``scale`` times that number."""
+        encoding = _HALF + message * scale * _UNIT
+        return Bounded(message=message, scale=scale, noise=0.0, encoding=encoding, level=level, components=1)
+
     def add(self, left: Bounded, right: Bounded) -> Bounded:
-        """A sum of two ciphertexts. Raises ``InputError`` when their levels or scales differ."""
-        if left.level != right.level or not math.isclose(left.scale, right.scale, rel_tol=2.0**-50):
+        """A sum of two values. Raises ``InputError`` when their levels or scales differ."""
+        if left.level != right.level or not math.isclose(left.scale, right.scale, rel_tol=_SAME_SCALE):
             raise InputError("noise bound: expected summands of one level and scale")
         return replace(
             left,
@@ -93,26 +104,35 @@ class NoiseRules:
 
     def add_plain(self, value: Bounded, *, message: float) -> Bounded:
         """A sum with an encoded vector."""
-        encoding = value.encoding + self.encoding_error(message=message, scale=value.scale)
-        return replace(value, message=value.message + message, encoding=encoding)
+        return self.add(value, self.encoded(message=message, scale=value.scale, level=value.level))
 
     def multiply_plain(self, value: Bounded, *, message: float, scale: float) -> Bounded:
         """A product with an encoded vector whose slots are at most ``message``."""
-        return self._times(value, self._plain(message, scale, self.encoding_error(message=message, scale=scale)))
+        return self.multiply(value, self.encoded(message=message, scale=scale, level=value.level))
 
     def multiply_constant(self, value: Bounded, *, message: float, scale: float) -> Bounded:
-        """A product with one number in every slot, or with an integer near ``scale`` times that number."""
-        return self.multiply_constants(value, sum_of_sizes=message, count=1, scale=scale)
-
-    def multiply_constants(self, value: Bounded, *, sum_of_sizes: float, count: int, scale: float) -> Bounded:
-        """A sum of ``count`` such products, all with ciphertexts like ``value``; the numbers' sizes sum as given."""
-        return self._times(value, self._plain(sum_of_sizes, scale, count * _HALF + sum_of_sizes * scale * _UNIT))
+        """A product with one number in every slot."""
+        return self.multiply(value, self.encoded_constant(message=message, scale=scale, level=value.level))
 
     def multiply(self, left: Bounded, right: Bounded) -> Bounded:
-        """A product of two ciphertexts of two components. Raises ``InputError`` when their levels differ."""
-        if left.level != right.level or left.components + right.components != 4:
+        """``(P + n)(Q + m) - PQ``, and the same for the encoded polynomials P and Q around the right values.
+
+        Raises:
+            InputError: the levels differ, or a factor wants relinearizing first.
+        """
+        components = left.components + right.components - 1
+        if left.level != right.level or components > 3:
             raise InputError("noise bound: expected factors of one level and two components")
-        return replace(self._times(left, right), components=3)
+        left_message, right_message = left.message * left.scale, right.message * right.scale
+        left_encoded, right_encoded = left_message + left.encoding, right_message + right.encoding
+        return Bounded(
+            message=left.message * right.message,
+            scale=left.scale * right.scale,
+            noise=left_encoded * right.noise + right_encoded * left.noise + left.noise * right.noise,
+            encoding=left_message * right.encoding + right_message * left.encoding + left.encoding * right.encoding,
+            level=left.level,
+            components=components,
+        )
 
     def relinearize(self, value: Bounded) -> Bounded:
         """Three components brought back to two."""
@@ -143,21 +163,6 @@ class NoiseRules:
         """Coefficients rounded to integers, after an inverse FFT in float64 that is off by so much in the 2-norm."""
         stages = math.log2(self.degree)
         return self.degree * _HALF + _FFT_ROUNDINGS * stages * _UNIT * math.sqrt(self.degree) * message * scale
-
-    def _plain(self, message: float, scale: float, encoding: float) -> Bounded:
-        return Bounded(message=message, scale=scale, noise=0.0, encoding=encoding, level=0)
-
-    def _times(self, left: Bounded, right: Bounded) -> Bounded:
-        """``(P + n)(Q + m) - PQ``, and the same for the encoded polynomials P and Q around the right values."""
-        left_message, right_message = left.message * left.scale, right.message * right.scale
-        left_encoded, right_encoded = left_message + left.encoding, right_message + right.encoding
-        return replace(
-            left,
-            message=left.message * right.message,
-            scale=left.scale * right.scale,
-            noise=left_encoded * right.noise + right_encoded * left.noise + left.noise * right.noise,
-            encoding=left_message * right.encoding + right_message * left.encoding + left.encoding * right.encoding,
-        )
 
     def _rounding(self, components: int) -> float:
         """Each component rounded to integers, the second times the secret, the third times its square."""
