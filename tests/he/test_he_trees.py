@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer
-from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.tree import DecisionTreeClassifier
 
@@ -16,6 +16,7 @@ from mibao.errors import InputError
 from mibao.he.engine_seal import SealEngine
 from mibao.he.forests import LEAF, Forest, Tree, evaluate_forest
 from mibao.he.leveled import Arithmetic, Leveled
+from mibao.he.models_trees import forest_of
 from mibao.he.sign import compose_sign
 from mibao.he.trees import FeatureScale, TreeCircuit, _parameters, compile_trees, fit_scale
 
@@ -161,6 +162,15 @@ def test_boosted_trees_keep_their_classes_on_records_they_have_not_seen(seed):
     assert np.mean(kept) >= 0.995
     assert 0 < circuit.ambiguous_share < 0.3
     assert any("same class on the calibration records" in line for line in circuit.explain())
+
+
+def test_what_the_front_ends_read_is_compiled():
+    train, test, labels, _ = cancer()
+    model = RandomForestClassifier(n_estimators=8, max_depth=3, random_state=0).fit(train, labels)
+    held = forest_of(model, low=train.min(axis=0), high=train.max(axis=0))
+    circuit = compile_trees(held, train, agreement=0.99)
+    kept = classes(circuit.evaluate_in_clear(test)) == (model.predict(test) == 1)
+    assert np.mean(kept) >= 0.99
 
 
 def test_features_with_few_values_are_told_apart():
