@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counts import counts
-from he_cases import BOTH, DATA, ROLES, WEIGHTS, circuit, records_of, request, weights_of
+from he_cases import BOTH, DATA, ROLES, WEIGHTS, circuit, linear_circuit, network_of, records_of, request, weights_of
 from mibao import he
 from mibao.errors import InputError, MissingExtra
 from mibao.he import engine_seal
-from mibao.types import RandomId
+from mibao.he.network import Dense
 
 MODES = [DATA, WEIGHTS, BOTH]
 
@@ -39,8 +39,7 @@ def test_decrypted_logits_stay_within_the_predicted_error_and_name_the_same_clas
 @pytest.mark.parametrize("mode", MODES)
 def test_more_rows_than_slots_take_several_batches(mode):
     compiled = circuit(mode)
-    slots = compiled.spec.parameters.slots
-    records = records_of(rows=2 * slots + 3)
+    records = records_of(rows=2 * compiled.spec.request.rows + 3)
     weights, bias = weights_of()
     client, server = compiled.keygen()
     logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
@@ -54,10 +53,19 @@ def test_zero_weights_and_zero_columns_change_nothing(mode):
     weights[1] = 0.0
     records = records_of()
     records[:, 2] = 0.0
-    compiled = he.compile_linear(
-        weights, bias, mode=mode, roles=ROLES[mode], input_bound=4.0, circuit_id=RandomId(bytes(16))
-    )
+    compiled = linear_circuit(weights, bias, mode=mode)
     client, server = compiled.keygen()
+    logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
+    assert np.max(np.abs(logits - (records @ weights + bias))) < 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_output_without_weights_answers_with_its_bias(mode):
+    weights, bias = weights_of()
+    weights[:, 1] = 0.0
+    compiled = linear_circuit(weights, bias, mode=mode)
+    client, server = compiled.keygen()
+    records = records_of()
     logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
     assert np.max(np.abs(logits - (records @ weights + bias))) < 1e-3
 
@@ -80,9 +88,8 @@ def test_single_precision_and_integer_records_are_taken():
 
 def test_the_smallest_ring_that_keeps_the_error_is_chosen():
     assert circuit(DATA).spec.parameters.ring_degree == 2048
-    assert circuit(DATA, max_error=1e-5).spec.parameters.ring_degree == 4096
-    assert circuit(DATA, max_error=1e-7).spec.parameters.ring_degree == 8192
-    assert circuit(BOTH).spec.parameters.modulus_bits == (38, 30, 38)
+    assert circuit(DATA, max_error=1e-6).spec.parameters.ring_degree == 4096
+    assert circuit(DATA, max_error=1e-9).spec.parameters.ring_degree == 8192
 
 
 @pytest.mark.parametrize("max_error", [1e-4, 1e-5, 1e-7])
@@ -100,17 +107,14 @@ def test_where_weights_are_encrypted_the_parameters_tell_only_the_power_of_two_o
     weights, bias = weights_of()
     specs = []
     for scaled in (weights, weights[::-1] * 0.99):
-        compiled = he.compile_linear(
-            scaled, bias * 0, mode=BOTH, roles=ROLES[BOTH], input_bound=4.0, circuit_id=RandomId(bytes(16))
-        )
-        specs.append(compiled.spec)
+        specs.append(linear_circuit(scaled, bias * 0, mode=BOTH).spec.to_value())
     assert specs[0] == specs[1]
 
 
 def test_a_circuit_survives_its_bytes():
     compiled = circuit()
     again = he.Circuit.from_bytes(compiled.to_bytes())
-    assert again.spec == compiled.spec
+    assert again.spec.to_value() == compiled.spec.to_value()
     assert again.to_bytes() == compiled.to_bytes()
 
 
@@ -131,24 +135,27 @@ def test_the_public_circuit_is_enough_for_the_data_owner_and_holds_no_weights():
 @pytest.mark.parametrize(
     ("weights", "bias", "message"),
     [
-        (np.ones(4), np.ones(1), r"expected the shapes \(features, outputs\) and \(outputs,\), got \(4,\) and \(1,\)"),
-        (np.ones((4, 2)), np.ones(3), r"got \(4, 2\) and \(3,\)"),
-        (np.full((4, 1), np.nan), np.ones(1), "expected finite values"),
-        (np.ones((4, 1)), np.array([np.inf]), "expected finite values"),
-        (np.array([[1.0, 0.0]]), np.ones(2), "an output has no weight"),
-        (np.ones((4097, 1)), np.ones(1), "at most 4096 features"),
+        (np.full((4, 1), np.nan), np.ones(1), "layer 1: expected finite numbers"),
+        (np.ones((4, 1)), np.array([np.inf]), "layer 1: expected finite numbers"),
+        (np.ones((16385, 1)), np.ones(1), "expected layers of width at most 16384, got 16385"),
         (np.full((4, 1), 1e12), np.ones(1), "no parameters keep the error"),
     ],
 )
 def test_unusable_weights_are_refused(weights, bias, message):
     with pytest.raises(InputError, match=message):
-        he.compile_linear(weights, bias, mode=DATA, roles=ROLES[DATA], input_bound=1.0, circuit_id=RandomId(bytes(16)))
+        linear_circuit(weights, bias, bound=1.0)
 
 
-@pytest.mark.parametrize("bound", [0.0, -1.0, float("inf"), float("nan")])
-def test_an_input_bound_that_is_none_is_refused(bound):
-    with pytest.raises(InputError, match="positive, finite input_bound"):
+@pytest.mark.parametrize("bound", [-1.0, float("inf"), float("nan")])
+def test_an_input_range_that_is_none_is_refused(bound):
+    with pytest.raises(InputError, match="expected finite bounds, the lower ones at most the upper ones"):
         circuit(bound=bound)
+
+
+def test_a_circuit_draws_its_own_id():
+    network = network_of(Dense(weights=np.ones((2, 4)), bias=np.ones(2)))
+    ids = {he.compile_circuit(network, mode=DATA, roles=ROLES[DATA]).spec.circuit_id for _ in range(2)}
+    assert len(ids) == 2
 
 
 def test_without_the_library_one_line_says_what_to_install(monkeypatch):
