@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from he_cases import BOTH, DATA, WEIGHTS, circuit, records_of, reframed, request, weights_of
+from he_cases import BOTH, DATA, MANY, WEIGHTS, circuit, records_of, reframed, request, weights_of
 from mibao import he
 from mibao.errors import InputError, IntegrityError
 from mibao.he import files
-from mibao.he.envelope import Envelope, Kind, encode
+from mibao.he.envelope import Kind
 from mibao.he.parameters import Parameters
+from mibao.he.program import Fold, Program
+from mibao.he.scheduling import schedule
+from mibao.he.spec import MAX_ANSWER_BYTES
 
 LIMITED = """
 import resource, sys, time
@@ -33,6 +36,8 @@ except MibaoError as error:
     print(type(error).__name__, error)
 print(time.process_time() - start)
 """
+ROTATING = Parameters(ring_degree=4096, modulus_bits=(40, 40), scale_bits=20)
+TOO_MUCH = "program: one batch would hold more than 1024 MiB of a host's memory"
 
 
 def under_a_limit(folder, bundle, keys, sent=b""):
@@ -48,32 +53,93 @@ def under_a_limit(folder, bundle, keys, sent=b""):
     return said, float(seconds)
 
 
-def off_the_ladder(ring_degree, modulus_bits, *, features=4, outputs=2):
-    """A bundle that no library function writes: its parameters pass the security table and no more."""
-    spec = circuit(features=features, outputs=outputs).spec.to_value()
-    spec |= {"ring_degree": ring_degree, "modulus_bits": list(modulus_bits), "scale_bits": 5, "weight_scale_bits": 4}
-    return encode(Envelope(kind=Kind.CLEAR_BUNDLE, header={"spec": spec}, body=bytes(8 * (features + 1) * outputs)))
+def forged(*, program=None, body=None, **fields):
+    """A circuit's bundle with other fields, instructions or constants: what no compiler writes."""
+
+    def header(held):
+        return {"spec": held["spec"] | fields, "program": program or held["program"]}
+
+    whole = circuit().to_bytes()
+    return reframed(whole, Kind.CLEAR_BUNDLE, header=header, body=None if body is None else lambda _: body)
 
 
-@pytest.mark.parametrize("ring_degree", [2048, 4096, 8192, 32768])
-@pytest.mark.parametrize("modulus_bits", [(20,), (20, 20), (20,) * 3, (50, 50, 50), (20,) * 40, (60,) * 14])
-def test_parameters_that_no_circuit_is_compiled_to_are_refused(ring_degree, modulus_bits):
-    with pytest.raises(IntegrityError, match="circuit: describes no possible circuit"):
-        he.Circuit.from_bytes(off_the_ladder(ring_degree, modulus_bits))
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ring_degree": 65536}, "expected a ring degree"),
+        ({"ring_degree": 32768, "modulus_bits": [20] * 40}, "expected at most 17 primes"),
+        ({"ring_degree": 32768, "modulus_bits": [60] * 15}, "below 128-bit security"),
+        ({"ring_degree": 2048, "modulus_bits": [27, 27]}, "below 128-bit security"),
+        ({"ring_degree": 32768, "modulus_bits": [61]}, "expected primes of 20 to 60 bits"),
+        (
+            {"ring_degree": 32768, "modulus_bits": [50] * 17, "rotations": [1, 2]},
+            "evaluation keys would exceed 250 MiB",
+        ),
+        ({"ring_degree": 8192, "modulus_bits": [50] * 4, "rotations": list(range(1, 200))}, "keys would exceed"),
+        ({"ring_degree": 8192, "modulus_bits": [60] * 3, "rotations": [4096]}, "each less than the slots"),
+        ({"ring_degree": 8192, "modulus_bits": [60] * 3, "rotations": [2, 2]}, "in ascending order"),
+        ({"low": bytes(8 * 16385), "high": bytes(8 * 16385)}, "expected 1 to 16384 features"),
+        ({"input_shape": [2**62, 2**62]}, "has no 4 features"),
+    ],
+)
+def test_parameters_that_no_circuit_is_compiled_to_are_refused(fields, message):
+    with pytest.raises(IntegrityError, match=f"circuit: describes no possible circuit .*{message}"):
+        he.Circuit.from_bytes(forged(**fields))
 
 
-def test_a_bundle_of_kilobytes_that_asks_for_gigabytes_is_refused_at_once(tmp_path):
-    bundle = off_the_ladder(32768, (60, 60, 60), features=4095, outputs=1)
-    assert len(bundle) < 40_000
+@pytest.mark.parametrize(
+    ("part", "message"), [("request", "one batch would exceed 1 GiB"), ("answer", "answer would exceed 256 MiB")]
+)
+def test_a_batch_of_gigabytes_is_refused(part, message):
+    held = circuit().spec.to_value()[part]
+    fields = {"ring_degree": 32768, "modulus_bits": [60] * 14, part: held | {"count": 16384}}
+    with pytest.raises(IntegrityError, match=f"circuit: describes no possible circuit .*{message}"):
+        he.Circuit.from_bytes(forged(**fields))
+
+
+LARGE = {"ring_degree": 32768, "modulus_bits": [60] * 14}
+BOMBS = {
+    "a stack of copies": ([["weigh", 0, [16384, 4]], ["weigh", 1, [2, 16384]]], 16384 * 6),
+    "a constant a ciphertext": ([["weigh", 0, [900, 4]], ["shift", 1, [900]], ["weigh", 2, [2, 900]]], 900 * 7),
+    "many registers": (
+        [["square", 0]] * 100 + [["add", 0, place] for place in range(1, 101)] + [["weigh", 200, [2, 4]]],
+        8,
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bundle_of_kilobytes_that_asks_for_gigabytes_is_refused_at_once(tmp_path, bomb):
+    program, numbers = BOMBS[bomb]
+    bundle = forged(program=program, body=bytes(8 * numbers), **LARGE)
+    assert len(bundle) < 1 << 20
     said, seconds = under_a_limit(tmp_path, bundle, circuit().keygen()[1].keys_bytes())
-    assert said.startswith("IntegrityError circuit: describes no possible circuit")
+    assert said == f"IntegrityError {TOO_MUCH}"
     assert seconds < 1
+
+
+def test_rotations_without_end_are_refused():
+    program = [["rotate", 0, [1] * 4096]] * 64
+    with pytest.raises(IntegrityError, match="program: instruction 1 does not suit what it reads"):
+        he.Circuit.from_bytes(forged(program=program, body=b""))
+    program = [["fold", place, [1] * 4096] for place in range(64)]
+    with pytest.raises(IntegrityError, match=r"program: (its answer|it needs other keys)"):
+        he.Circuit.from_bytes(forged(program=program, body=b""))
+
+
+@pytest.mark.parametrize("rows", [1, MANY])
+def test_a_program_that_takes_hours_is_refused(rows):
+    spec = circuit(outputs=4, rows=rows).spec
+    folds = tuple(Fold(place, (1,) * 4096) for place in range(1000))
+    program = Program(slots=spec.parameters.slots, instructions=folds, request=spec.request, answer=spec.answer)
+    with pytest.raises(IntegrityError, match="program: it would take a host too long"):
+        schedule(replace(spec, parameters=ROTATING, rotations=(1,)), program)
 
 
 def test_the_widest_weights_in_clear_are_held_unencoded(tmp_path):
     compiled = circuit(features=4096, outputs=32, max_error=1e-6)
     keys = he.generate_client(compiled.spec).server_keys()
-    assert compiled.spec.parameters.ring_degree == 8192  # encoded, 16 GiB
+    assert compiled.spec.parameters.ring_degree >= 4096  # encoded, 8 GiB
     said, seconds = under_a_limit(tmp_path, compiled.to_bytes(), keys)
     assert said == "taken"
     assert seconds < 1
@@ -82,23 +148,22 @@ def test_the_widest_weights_in_clear_are_held_unencoded(tmp_path):
 def test_a_request_whose_answer_would_be_too_large_is_refused_before_any_work(tmp_path):
     compiled = circuit(features=1, outputs=256)
     client, server = compiled.keygen()
-    rows = 33 * compiled.spec.parameters.slots
+    batches = MAX_ANSWER_BYTES // compiled.spec.answer_bytes(1) + 1
+    rows = batches * compiled.spec.request.rows
     small = client.encrypt(records_of(rows=1, features=1))
-    sent = reframed(small, Kind.REQUEST, header=lambda held: {**held, "rows": rows}, body=lambda body: body * 33)
-    assert compiled.spec.answer_bytes(rows) > 1 << 28 >= compiled.spec.answer_bytes(rows - rows // 33)
+    sent = reframed(small, Kind.REQUEST, header=lambda held: {**held, "rows": rows}, body=lambda body: body * batches)
+    assert compiled.spec.answer_bytes(rows) > 1 << 28 >= compiled.spec.answer_bytes(rows - compiled.spec.request.rows)
     said, seconds = under_a_limit(tmp_path, server.bundle_bytes(), server.keys_bytes(), sent)
     assert said == f"InputError request: the answer to {rows} rows would exceed 256 MiB; send fewer at a time"
     assert seconds < 1
 
 
-def test_the_sender_hears_it_first():
-    spec = circuit(WEIGHTS, features=1, outputs=256).spec
-    rows = 65 * spec.parameters.slots
+@pytest.mark.parametrize("mode", [DATA, WEIGHTS])
+def test_the_sender_hears_it_first(mode):
+    compiled = circuit(mode, features=1, outputs=256)
+    rows = (MAX_ANSWER_BYTES // compiled.spec.answer_bytes(1) + 1) * compiled.spec.request.rows
     with pytest.raises(InputError, match="would exceed 256 MiB"):
-        he.request_in_clear(spec, np.zeros((rows, 1)))
-    compiled = circuit(DATA, features=1, outputs=256)
-    with pytest.raises(InputError, match="would exceed 256 MiB"):
-        he.generate_client(compiled.spec).encrypt(np.zeros((33 * compiled.spec.parameters.slots, 1)))
+        request(compiled.spec, he.generate_client(compiled.spec), np.zeros((rows, 1)))
 
 
 @pytest.mark.parametrize("mode", [DATA, WEIGHTS, BOTH])
@@ -123,7 +188,7 @@ def test_a_weight_that_does_not_fit_the_modulus_is_refused(weight):
 
 
 def test_records_that_a_forged_range_lets_through_are_refused():
-    spec = replace(circuit().spec, input_bound=1e301)
+    spec = replace(circuit().spec, high=np.full(4, 1e301))
     with pytest.raises(IntegrityError, match="plaintext: refused by the library"):
         he.generate_client(spec).encrypt(np.full((1, 4), 1e300))
 

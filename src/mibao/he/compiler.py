@@ -17,11 +17,13 @@ from numpy import ndarray
 from mibao.errors import InputError
 from mibao.he import cost, layout_columns, layout_packed
 from mibao.he.bounds import Noise, error_bound, magnitudes, modulus_bits_needed
+from mibao.he.footprint import MAX_HELD_BYTES, held_bytes
 from mibao.he.levels import rescaled_bits, schedule_of
 from mibao.he.lowering import Builder, Infeasible
 from mibao.he.network import Dense, Network
 from mibao.he.parameters import MAX_MODULUS_BITS, MAX_PRIME_BITS, MIN_PRIME_BITS, Parameters
 from mibao.he.program import Constant, Program, ciphertexts, without_rescaling
+from mibao.he.spec import MAX_KEY_BYTES
 from mibao.types import ComputeMode
 
 SCALE_BITS = range(16, 48, 2)  # of data
@@ -29,7 +31,7 @@ WEIGHT_BITS = range(10, 46)
 KEPT_BITS = (0, 2, 4, 6, 9, 13, 18)  # of the answer's scale above that of data
 _BACK_BITS = 4  # from a last prime as large as the special one, whose key switching is noisy
 _BYTES_A_PRIME = 2 * 60 / 8  # of an encrypted constant, a coefficient, at most
-_MOST_BYTES = 250 << 20  # of keys, and of encrypted weights
+_MOST_BUNDLE_BYTES = 250 << 20  # of encrypted weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -184,19 +186,23 @@ def _fits(program: Program, *, degree: int, mode: ComputeMode) -> bool:
     keys = len(program.rotations()) + program.relinearizes()
     key_bytes = keys * levels * (levels + 1) * 2 * degree * 8
     bundle_bytes = 0.0 if mode is ComputeMode.ENCRYPTED_DATA else _constants(program) * levels * degree * _BYTES_A_PRIME
-    return least_bits <= MAX_MODULUS_BITS[degree] and max(key_bytes, bundle_bytes) <= _MOST_BYTES
+    memory = held_bytes(
+        program,
+        primes=levels,
+        data_encrypted=mode is not ComputeMode.ENCRYPTED_WEIGHTS,
+        weights_encrypted=mode is not ComputeMode.ENCRYPTED_DATA,
+    )
+    return (
+        least_bits <= MAX_MODULUS_BITS[degree]
+        and key_bytes <= MAX_KEY_BYTES
+        and bundle_bytes <= _MOST_BUNDLE_BYTES
+        and memory <= MAX_HELD_BYTES
+    )
 
 
 def _constants(program: Program) -> int:
     """Ciphertexts that the constants take where they are encrypted."""
     return sum(ciphertexts(instruction) for instruction in program.instructions if isinstance(instruction, Constant))
-
-
-def _least_bits(program: Program) -> int:
-    """Fewer bits than any usable modulus has: what spares the search for parameters on rings that are too small."""
-    removed = rescaled_bits(program, scale_bits=SCALE_BITS[0], weight_bits=WEIGHT_BITS[0])
-    data = sum(max(bits, MIN_PRIME_BITS) for bits in removed) + MIN_PRIME_BITS
-    return data + MIN_PRIME_BITS if removed else data
 
 
 def _levelled(candidate: _Candidate, *, mode: ComputeMode, max_error: float) -> Compiled | None:

@@ -25,6 +25,7 @@ from mibao.he.program import (
     sources,
 )
 
+MAX_BATCH_MS = 600_000.0  # what one batch may cost a host
 _MEASURED_DEGREE = 8192
 _PRODUCT_MS, _SUM_MS, _SQUARE_MS, _RESCALE_MS = 0.055, 0.019, 0.09, 0.18  # a prime
 _MATRIX_MS = 0.004  # a prime, for one product of a matrix over residues

@@ -43,7 +43,7 @@ _ROTATION = 3  # seal/util/galois.h: a rotation to the left by s is the automorp
 _Result = TypeVar("_Result")
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)  # at the largest ring one takes a third of a gigabyte
 def engine_for(parameters: Parameters) -> Engine:
     """The engine for ``parameters``, made once a process.
 
@@ -123,6 +123,9 @@ class SealEngine:
         scaled = np.rint(weights * scale)
         if not np.all(np.abs(scaled) < 2.0**_MOST_WEIGHT_BITS):
             raise IntegrityError("plaintext: refused by the library")
+        # SEAL refuses a sum without weights, which anyone could read: one rounding step keeps it encrypted.
+        empty = np.flatnonzero(~np.any(scaled, axis=1))
+        scaled[empty, np.argmax(np.abs(weights[empty]), axis=1)] = 1.0
         primes = self.primes[: len(self.primes) - level]
         return Matrix(ResidueMatrix(scaled.astype(np.int64), primes=primes), scale)
 

@@ -27,6 +27,7 @@ from mibao.he.program import (
     Square,
     Total,
     Weigh,
+    last_read,
     sources,
 )
 
@@ -68,7 +69,7 @@ class Execution:
         self._program, self._schedule, self._engine, self._keys = program, schedule, engine, keys
         self._encrypted = encrypted
         self._kept: dict[int, list[Plaintext] | Matrix] = {}
-        self._last_read = _last_read(program)
+        self._last_read = last_read(program)
 
     def run(self, request: Sequence[Ciphertext] | Float64[ndarray, "..."]) -> Stack:
         """The answer's ciphertexts for one batch.
@@ -225,14 +226,6 @@ def encoded_constants(instruction: Constant, *, engine: Engine, scale: float, le
         rows = values.reshape(-1, values.shape[-1])
         return [engine.encode(row, scale=scale, level=level) for row in rows]
     return [engine.encode_constant(float(value), scale=scale, level=level) for value in values.ravel()]
-
-
-def _last_read(program: Program) -> dict[int, int]:
-    last = dict.fromkeys(range(len(program.instructions) + 1), -1)
-    for index, instruction in enumerate(program.instructions):
-        for register in sources(instruction):
-            last[register] = index
-    return last
 
 
 def _summed(add: Callable[[Ciphertext, Ciphertext], Ciphertext], stack: Stack) -> Ciphertext:

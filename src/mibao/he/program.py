@@ -184,6 +184,15 @@ def sources(instruction: Instruction) -> tuple[int, ...]:
     return (instruction.source,)
 
 
+def last_read(program: Program) -> dict[int, int]:
+    """For each register the index of the last instruction that reads it, -1 where none does."""
+    last = dict.fromkeys(range(len(program.instructions) + 1), -1)
+    for index, instruction in enumerate(program.instructions):
+        for register in sources(instruction):
+            last[register] = index
+    return last
+
+
 def without_rescaling(program: Program) -> Program | None:
     """The same program for a modulus of one prime, where all that is rescaled is the one sum before the answer."""
     kept: list[Instruction] = []

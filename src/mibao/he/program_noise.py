@@ -8,6 +8,7 @@ that the client enforces and nothing that calibration has only observed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -37,6 +38,7 @@ from mibao.he.program import (
 from mibao.types import ComputeMode
 
 _Stack = list[Bounded]
+_HALF = 0.5
 
 
 def program_noise(
@@ -126,8 +128,12 @@ class _Walk:
         used = [(known, value) for known, value in zip(stack, row, strict=True) if np.any(value)]
         if self._weights_encrypted or not used:  # an encrypted zero has its noise as well
             used = list(zip(stack, row, strict=True))
-        terms = [self._rules.multiply(known, self._constant(index, value, known)) for known, value in used]
-        return reduce(self._rules.add, terms)
+        constants = [self._constant(index, value, known) for known, value in used]
+        if row.ndim == 1 and max(constant.message * constant.scale for constant in constants) <= _HALF:
+            # All weights are rounded to zero, and the engine makes one of them a rounding step: off by up to a whole.
+            constants = [replace(constant, encoding=2 * constant.encoding) for constant in constants]
+        products = [self._rules.multiply(known, constant) for (known, _), constant in zip(used, constants, strict=True)]
+        return reduce(self._rules.add, products)
 
     def _constant(self, index: int, value: Float64[ndarray, "*slots"] | float, source: Bounded) -> Bounded:
         instruction = self._program.instructions[index]
@@ -139,8 +145,9 @@ class _Walk:
             for _ in range(source.level):
                 fresh = self._rules.drop(fresh)
             return fresh
-        encode = self._rules.encoded if np.ndim(value) else self._rules.encoded_constant
-        return encode(message=message, scale=scale, level=source.level)
+        if np.ndim(value):
+            return self._rules.encoded(message=message, scale=scale, level=source.level)
+        return self._rules.encoded_constant(message=message, scale=scale, level=source.level)
 
     def _rotated(self, known: Bounded, step: int) -> Bounded:
         return self._rules.rotate(known) if step % self._program.slots and known.components > 1 else known

@@ -37,9 +37,9 @@ class Server:
         self._spec = spec
         self._bundle, self._keys = bundle, keys
         self._key_id = envelope.id_of(keys, "key")
-        self._engine = engine_for(spec.parameters)
         program = program_of(spec, bundle)
-        standing = schedule(spec, program)
+        standing = schedule(spec, program)  # refuses what a host could not bear, before the library reserves anything
+        self._engine = engine_for(spec.parameters)
         self._execution = Execution(
             program,
             schedule=standing,

@@ -21,6 +21,8 @@ MAX_FEATURES = 1 << 14
 MAX_OUTPUTS = 1 << 10
 MAX_ROWS = 1 << 20
 MAX_ANSWER_BYTES = 1 << 28  # what one request can make a host hold
+MAX_REQUEST_BYTES = 1 << 30
+MAX_KEY_BYTES = 250 << 20  # of rotations and relinearisation together
 MAX_CLASS_CHARACTERS = 256
 MAX_PRIMES = 17
 _FLOATS, _PLACES = np.dtype("<f8"), np.dtype("<u2")
@@ -71,7 +73,8 @@ class CircuitSpec:
 
         Raises:
             InputError: a size or a range is out of bounds, the packings do not suit the ring, key switching is needed
-                and there is no special prime, or the roles do not suit the mode.
+                and there is no special prime, keys or one batch would be larger than a host takes, or the roles do
+                not suit the mode.
         """
         if not 1 <= self.features <= MAX_FEATURES or not 1 <= self.outputs <= MAX_OUTPUTS:
             raise InputError(
@@ -93,6 +96,12 @@ class CircuitSpec:
             raise InputError("circuit: expected rotations in ascending order, each less than the slots")
         if len(self.parameters.modulus_bits) > MAX_PRIMES:
             raise InputError(f"circuit: expected at most {MAX_PRIMES} primes")
+        if self.key_bytes > MAX_KEY_BYTES:
+            raise InputError(f"circuit: its evaluation keys would exceed {MAX_KEY_BYTES >> 20} MiB")
+        if self.request.count * self.ciphertext_bytes(level=0) > MAX_REQUEST_BYTES:
+            raise InputError("circuit: one batch would exceed 1 GiB")
+        if self.answer_bytes(1) > MAX_ANSWER_BYTES:
+            raise InputError("circuit: one batch's answer would exceed 256 MiB")
         if not (1 <= self.answer_scale < 2.0**self.parameters.data_modulus_bits):
             raise InputError("circuit: the scales do not fit the modulus")
         if not (0 <= self.predicted_error < np.inf and 0 <= self.predicted_ms < np.inf):
@@ -127,6 +136,13 @@ class CircuitSpec:
     def batches(self, rows: int) -> int:
         """Batches that ``rows`` records take."""
         return -(-rows // self.request.rows)
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of the keys for rotations and relinearisation: each a ciphertext a data prime, over all primes."""
+        digits = len(self.parameters.data_primes)
+        each = 2 * digits * (digits + 1) * self.parameters.ring_degree * 8
+        return (len(self.rotations) + self.relinearizes) * each
 
     def ciphertext_bytes(self, *, level: int) -> int:
         """Bytes of a ciphertext on the wire: each prime's residues at that prime's width."""
