@@ -68,6 +68,14 @@ class Noise:
         return self.ring_degree / 24
 
     @property
+    def lone(self) -> float:
+        """What stands for the rounding of records in clear: six deviations are N / 4, the most for one lone value.
+
+        Its coefficients are a cosine's, and their roundings all pull the same way: up to half of N / 2 halves.
+        """
+        return (self.ring_degree / 24) ** 2
+
+    @property
     def fresh(self) -> float:
         """Variance in a slot of encryption and rounding."""
         return NOISE_STD**2 * self.ring_degree / 2 + self.rounding
@@ -157,7 +165,7 @@ def error_bound(
     program: Program, largest: Sequence[Float64[ndarray, "..."]], schedule: Schedule, noise: Noise
 ) -> float:
     """A bound on one answer's error that fails about twice in a thousand million."""
-    fresh = noise.fresh if noise.data_encrypted else noise.rounding
+    fresh = noise.fresh if noise.data_encrypted else noise.lone
     start = np.zeros((2, *largest[0].shape))
     start[0] = fresh / schedule.registers[0].scale ** 2
     variances = [start]
@@ -265,6 +273,7 @@ def modulus_bits_needed(
     needed = 0.0
     for standing, magnitude in zip(schedule.registers, largest, strict=True):
         above = sum(removed_bits[standing.level :])
-        held = math.log2(standing.scale) + math.log2(max(float(magnitude.max()), 2.0**-10)) + 2
+        message_bits = math.log2(max(float(magnitude.max()), 2.0**-10)) + 2
+        held = math.log2(standing.scale) + max(message_bits, 1.0)  # the library takes no scale above its modulus
         needed = max(needed, held - above)
     return math.ceil(needed)

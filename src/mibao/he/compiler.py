@@ -22,13 +22,14 @@ from mibao.he.levels import rescaled_bits, schedule_of
 from mibao.he.lowering import Builder, Infeasible
 from mibao.he.network import Dense, Network
 from mibao.he.parameters import MAX_MODULUS_BITS, MAX_PRIME_BITS, MIN_PRIME_BITS, Parameters
-from mibao.he.program import Constant, Program, ciphertexts, without_rescaling
+from mibao.he.program import Constant, Program, Rescale, ciphertexts, without_rescaling
 from mibao.he.spec import MAX_KEY_BYTES
 from mibao.types import ComputeMode
 
 SCALE_BITS = range(16, 48, 2)  # of data
 WEIGHT_BITS = range(10, 46)
 KEPT_BITS = (0, 2, 4, 6, 9, 13, 18)  # of the answer's scale above that of data
+MOST_TRIED = 12  # layouts a ring, the cheapest first: where none of them keeps the error, a larger ring does
 _BACK_BITS = 4  # from a last prime as large as the special one, whose key switching is noisy
 _BYTES_A_PRIME = 2 * 60 / 8  # of an encrypted constant, a coefficient, at most
 _MOST_BUNDLE_BYTES = 250 << 20  # of encrypted weights
@@ -88,7 +89,7 @@ def compile_network(network: Network, *, mode: ComputeMode, rows: int, max_error
     closest = math.inf
     for degree in MAX_MODULUS_BITS:
         found = sorted(_candidates(shown, degree=degree, mode=mode, rows=rows), key=lambda held: held.cost_ms)
-        cheaper = [held for held in found if best is None or held.cost_ms < best[0].cost_ms]
+        cheaper = [held for held in found if best is None or held.cost_ms < best[0].cost_ms][:MOST_TRIED]
         fitting = ((held, _levelled(held, mode=mode, max_error=max_error)) for held in cheaper)
         taken = None
         for candidate, compiled in fitting:
@@ -213,7 +214,8 @@ def _levelled(candidate: _Candidate, *, mode: ComputeMode, max_error: float) -> 
     """
     largest = magnitudes(candidate.program, candidate.limits)
     best: Compiled | None = None
-    for kept_bits in KEPT_BITS:
+    rescales = any(isinstance(instruction, Rescale) for instruction in candidate.program.instructions)
+    for kept_bits in KEPT_BITS if rescales else KEPT_BITS[:1]:
         for scale_bits in SCALE_BITS:
             search = _Search(
                 program=candidate.program, largest=largest, scale_bits=scale_bits, kept_bits=kept_bits, mode=mode

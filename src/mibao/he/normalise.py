@@ -43,7 +43,8 @@ def normalise(network: Network) -> Network:
     """The same network in fewer layers; its ranges are kept for the values that are left.
 
     Raises:
-        InputError: an activation has not been replaced by a polynomial, or a layer is wider than 16,384.
+        InputError: an activation has not been replaced by a polynomial, a layer is wider than 16,384, or holds a
+            number that is not finite.
     """
     for index, node in enumerate(network.nodes):
         if isinstance(node.layer, Activation):
@@ -51,6 +52,8 @@ def normalise(network: Network) -> Network:
                 f"{node.name or f'layer {index + 1}'}: {node.layer.function.value} has no polynomial; "
                 "compile with calibration records, or put a polynomial or a square in its place"
             )
+        if not all(np.all(np.isfinite(values)) for values in _numbers(node.layer)):
+            raise InputError(f"{node.name or f'layer {index + 1}'}: expected finite numbers")
     if max(widths(network)) > MAX_WIDTH:
         raise InputError(f"network: expected layers of width at most {MAX_WIDTH}, got {max(widths(network))}")
     rules: tuple[_Rule, ...] = (_as_matrix, _fold, _complete_square, _lower_degree, _centre, _scale_before_add)
@@ -59,6 +62,19 @@ def normalise(network: Network) -> Network:
         if changed is None:
             return network
         network = changed
+
+
+def _numbers(layer: Layer) -> tuple[Float64[ndarray, "..."], ...]:
+    match layer:
+        case Dense(weights=weights, bias=bias):
+            return weights, bias
+        case Scale(factor=factor, shift=shift):
+            return factor, shift
+        case Convolution(kernel=kernel, bias=bias):
+            return kernel, bias
+        case Polynomial(coefficients=coefficients):
+            return (coefficients,)
+    return ()
 
 
 def matrix_of(layer: Scale | Convolution | AveragePool, width: int) -> Dense:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from mibao.errors import InputError
@@ -72,16 +73,8 @@ class Parameters:
         For each size the largest primes of so many bits that are 1 modulo 2N, in descending order, the special one
         among them: those that SEAL's ``CoeffModulus::Create`` takes.
         """
-        found: dict[int, list[int]] = {}
-        for bits in sorted(set(self.modulus_bits)):
-            candidate = (1 << bits) + 1 - 2 * self.ring_degree
-            held = found.setdefault(bits, [])
-            while len(held) < self.modulus_bits.count(bits):
-                if candidate >> (bits - 1) == 0:
-                    raise InputError(f"parameters: too few primes of {bits} bits at ring degree {self.ring_degree}")
-                if _is_prime(candidate):
-                    held.append(candidate)
-                candidate -= 2 * self.ring_degree
+        sizes = self.modulus_bits
+        found = {bits: list(_largest_primes(bits, self.ring_degree, sizes.count(bits))) for bits in set(sizes)}
         # SEAL takes each size's primes from the largest up: the last of a list goes to the first that asks.
         return tuple(found[bits].pop() for bits in self.modulus_bits)[: len(self.data_primes)]
 
@@ -89,6 +82,20 @@ class Parameters:
     def depth(self) -> int:
         """How often a product can be rescaled."""
         return len(self.data_primes) - 1
+
+
+@lru_cache(maxsize=1024)
+def _largest_primes(bits: int, ring_degree: int, count: int) -> tuple[int, ...]:
+    """Descending. Raises ``InputError`` when there are too few."""
+    candidate = (1 << bits) + 1 - 2 * ring_degree
+    found: list[int] = []
+    while len(found) < count:
+        if candidate >> (bits - 1) == 0:
+            raise InputError(f"parameters: too few primes of {bits} bits at ring degree {ring_degree}")
+        if _is_prime(candidate):
+            found.append(candidate)
+        candidate -= 2 * ring_degree
+    return tuple(found)
 
 
 def _is_prime(number: int) -> bool:
