@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from he_cases import BOTH, DATA, ROLES, WEIGHTS, circuit
+from he_cases import BOTH, DATA, ROLES, WEIGHTS, circuit, network_of
 from mibao import he
 from mibao.errors import InputError
+from mibao.he.network import Dense
 
 
 def test_each_role_has_its_line_of_what_it_could_read_and_who_holds_the_key():
@@ -59,13 +60,7 @@ def test_a_name_that_would_spoil_a_line_is_refused(name):
 def test_a_casting_that_protects_nothing_is_refused(mode, parties, message):
     roles = he.Roles(data_owner=parties[0], model_owner=parties[1], compute_host=parties[2])
     with pytest.raises(InputError, match=message):
-        he.compile_linear(
-            *__import__("he_cases").weights_of(),
-            mode=mode,
-            roles=roles,
-            input_bound=1.0,
-            circuit_id=circuit().spec.circuit_id,
-        )
+        he.compile_circuit(network_of(Dense(weights=np.ones((2, 4)), bias=np.ones(2))), mode=mode, roles=roles)
 
 
 @pytest.mark.parametrize("mode", [DATA, WEIGHTS, BOTH])
@@ -73,7 +68,7 @@ def test_explain_states_mode_parties_layout_parameters_sizes_and_error(mode):
     compiled = circuit(mode)
     lines = compiled.explain()
     client, server = compiled.keygen()
-    rows = compiled.spec.parameters.slots
+    rows = compiled.spec.request.rows
     text = "\n".join(lines)
     assert lines[0].startswith(f"mode: {mode.value}")
     assert lines[1:4] == he.who_could_read(mode, ROLES[mode])

@@ -110,7 +110,9 @@ class Execution:
         standing = self._schedule.registers[register]
         if float(np.max(np.abs(value))) * standing.scale < 2 * self._program.slots:
             # Such small values may all be rounded to zeros, whose product anyone could read: one step more is none.
-            value = value + np.array([1 / standing.scale, *[0.0] * (len(value) - 1)])[:, None]
+            step = np.zeros((len(value), 1))
+            step[0] = 1 / standing.scale
+            value = np.asarray(value + step, dtype=np.float64)
         return [self._engine.encode(row, scale=standing.scale, level=standing.level) for row in value]
 
     def _level(self, register: int) -> int:
