@@ -74,6 +74,16 @@ def test_answers_lie_within_the_bound(mode, rows):
     assert np.all(np.abs(evaluate(model, records)) <= known.message)
 
 
+def test_records_in_clear_so_small_that_a_rounding_step_is_added_lie_within_the_bound():
+    model = network(np.random.default_rng(1))
+    circuit = compiled(model, WEIGHTS, 1)
+    client, server = circuit.keygen()
+    records = np.array([[0.0] * 4, [1e-12] * 4])
+    answer = server.evaluate(he.request_in_clear(circuit.spec, records))
+    known, _ = bound_of(circuit, WEIGHTS)
+    assert np.max(np.abs(client.decrypt_logits(answer) - evaluate(model, records))) <= known.slot_error
+
+
 class Counting:
     def take(self, **_):
         return None

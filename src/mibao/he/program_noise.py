@@ -79,12 +79,17 @@ class _Walk:
     def run(self, input_bound: Float64[ndarray, "count"]) -> _Stack:
         """The last register's."""
         scale = self._schedule.registers[0].scale
-        start = self._rules.fresh if self._data_encrypted else self._rules.encoded
+        start = self._rules.fresh if self._data_encrypted else self._in_clear
         registers = [[start(message=float(bound), scale=scale) for bound in input_bound]]
         for index, instruction in enumerate(self._program.instructions):
             given = [registers[register] for register in sources(instruction)]
             registers.append(self._after(index, instruction, given))
         return registers[-1]
+
+    def _in_clear(self, *, message: float, scale: float) -> Bounded:
+        """Records in clear: to small ones the host adds one rounding step before it multiplies."""
+        known = self._rules.encoded(message=message, scale=scale)
+        return replace(known, encoding=known.encoding + 1)
 
     def _after(self, index: int, instruction: Instruction, given: list[_Stack]) -> _Stack:
         rules, stack = self._rules, given[0]
