@@ -281,7 +281,7 @@ def _trace(module: nn.Module) -> fx.Graph:
         raise NotWrittenOut("a module without layers in it")
     try:
         graph: fx.Graph = _Tracer().trace(module)
-    except Exception as error:
+    except Exception as error:  # the user's forward runs here and may raise anything; another engine takes the module
         raise NotWrittenOut(f"its forward cannot be traced ({type(error).__name__})") from error
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     outputs = [node for node in graph.nodes if node.op == "output"]
