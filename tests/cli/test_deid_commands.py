@@ -41,7 +41,7 @@ def test_without_a_policy_each_finding_becomes_the_name_of_its_type(note: Path, 
     assert done.stdout == (
         "患者<PERSON>，电话<PHONE_NUMBER>。\nPatient: <PERSON>, phone <PHONE_NUMBER>, card <CREDIT_CARD>.\n"
     )
-    assert "2-5\tPERSON\t0.85\tchanged\tname after a Chinese label" in done.stderr
+    assert "2-5\tPERSON\t0.89\tchanged\tmodel:zh-names-1" in done.stderr
     assert "masked by replace: " in done.stderr
     assert "5 findings: PERSON 2, PHONE_NUMBER 2, CREDIT_CARD 1" in done.stderr
     assert "13800138000" not in done.stderr
@@ -185,7 +185,7 @@ def test_the_types_and_policies_are_listed(tmp_path: Path) -> None:
 def test_an_evaluation_prints_precision_recall_f1_and_f2_by_type(tmp_path: Path) -> None:
     gold = [
         {"text": "Dr. Chen, a@b.co", "spans": [{"start": 4, "end": 8, "type": "PERSON"}]},
-        {"text": "ask Jane, 13800138000", "spans": [{"start": 4, "end": 8, "type": "PERSON"}]},
+        {"text": "ask qwxz, 13800138000", "spans": [{"start": 4, "end": 8, "type": "PERSON"}]},
     ]
     (tmp_path / "gold.jsonl").write_text("\n".join(map(json.dumps, gold)), encoding="utf-8")
     scores = json.loads(mibao("deid", "evaluate", "gold.jsonl", "--json", folder=tmp_path).stdout)
@@ -217,7 +217,7 @@ def test_a_table_is_masked_column_by_column(kind: str, tmp_path: Path) -> None:
     assert set(after["contact"].to_pylist()) == {"<PHONE_NUMBER>"}
     assert set(after["note"].to_pylist()) == {"seen by Dr. <PERSON>", "写信到 <EMAIL_ADDRESS>"}
     assert after["amount"].to_pylist() == list(range(rows))
-    assert "column first_name: PERSON (its name" in done.stderr
+    assert "column first_name: PERSON (what stands in it" in done.stderr
     assert "column contact: PHONE_NUMBER (what stands in it, 100% of the sample)" in done.stderr
 
 

@@ -102,8 +102,9 @@ def test_the_leftmost_wins_then_the_strong_then_the_longest(
 
 def test_a_name_is_known_from_its_first_cue_on() -> None:
     text = "Chen came. Dr. Chen left. Ask Chen or Chenille."
-    assert [text[each.start : each.end] for each in detect(text)] == ["Chen", "Chen"]
-    assert [each.start for each in detect(text)] == [15, 30]
+    found = detect(text, engine=ENGINE)
+    assert [text[each.start : each.end] for each in found] == ["Chen", "Chen"]
+    assert [each.start for each in found] == [15, 30]
 
 
 def test_another_detector_is_asked_and_its_findings_take_part() -> None:
@@ -126,5 +127,12 @@ def test_a_long_value_is_one_finding_in_parts() -> None:
     assert [text[each.start : each.end] for each in detect(text)] == [url]
     parts = list(_parts([text]))
     assert len(parts) > 3
-    assert [part.goes_on for part in parts] == [True] * (len(parts) - 1) + [False]
+    assert [part.continues for part in parts] == [False] + [True] * (len(parts) - 1)
     assert all(part.end - part.start <= REACH for part in parts)
+
+
+@pytest.mark.parametrize("length", range(20, 140, 3))
+def test_a_value_of_any_length_ends_where_it_ends_and_the_next_is_its_own(length: int) -> None:
+    url = "https://example.com/" + "a" * (length - 20)
+    text = f"see {url} and later lin@example.com"
+    assert [text[each.start : each.end] for each in detect(text)] == [url, "lin@example.com"]

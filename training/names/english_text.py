@@ -192,10 +192,19 @@ class Prose:
         self._words = [word.strip(",.;:") for sentence in self._sentences for word in sentence.split()[1:]]
         self._words += common_words() * 8
 
+    def made(self) -> str:
+        """A word that nobody uses."""
+        rng = self._rng
+        return rng.choice(words.STEMS) + rng.choice((rng.choice(words.ENDINGS), rng.choice(words.STEMS)))
+
+    @property
+    def common(self) -> list[str]:
+        """Words of running text, frequent ones more than once."""
+        return [word for word in self._words if word.isalpha()]
+
     def _odd(self) -> str:
         """What looks unlike any word and is no name: identifiers, file names, abbreviations, units."""
-        rng = self._rng
-        made = rng.choice(words.STEMS) + rng.choice((rng.choice(words.ENDINGS), rng.choice(words.STEMS)))
+        rng, made = self._rng, self.made()
         word = rng.choice(self._words)
         version = f"{made}-{rng.randint(1, 9)}.{rng.randint(0, 9)}"
         letters = "".join(rng.choices("ABCDEFGHIKLMNOPRSTUVX", k=rng.randint(2, 4)))

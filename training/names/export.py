@@ -1,7 +1,12 @@
-"""From trained weights to an ONNX file: tables in eight bits, everything else in 32, what the file says of itself."""
+"""From trained weights to an ONNX file: whole numbers of eight bits wherever two vectors meet.
+
+Scales are fixed here, so a sum is a whole number and the same whatever stands beside it in a batch. Weights take seven
+bits: sums of two products then fit the sixteen bits in which older processors add them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,8 @@ from numpy import ndarray
 from onnx import TensorProto, helper, numpy_helper
 
 _OPSET = 17
+_NOTHING = 128  # of eight bits without a sign, where a table's row is all zeros
+_MOST = 63
 
 
 class Graph:
@@ -33,25 +40,43 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
-    def table(self, weights: ndarray, rows: str) -> str:
-        """Rows of a table that is kept in eight bits, each column with its own scale."""
+    def table(self, weights: ndarray, rows: str) -> tuple[str, ndarray]:
+        """Rows of a table in eight bits, 128 for nothing, and the scale of each column."""
         scale = np.maximum(np.abs(weights).max(axis=0), 1e-9).astype(np.float32) / 127
-        small = np.clip(np.rint(weights / scale), -127, 127).astype(np.int8)
-        found = self.node("Gather", self.constant(small), rows, axis=0)
-        return self.node("Mul", self.node("Cast", found, to=TensorProto.FLOAT), self.constant(scale))
+        small = np.clip(np.rint(weights / scale), -127, 127) + _NOTHING
+        return self.node("Gather", self.constant(small.astype(np.uint8)), rows, axis=0), scale
 
-    def linear(self, state: str, weights: ndarray, bias: ndarray | None = None) -> str:
-        out = self.node("MatMul", state, self.constant(weights.T.astype(np.float32)))
-        return out if bias is None else self.node("Add", out, self.constant(bias.astype(np.float32)))
+    def linear(self, state: str, scale: ndarray, nothing: int, weights: ndarray, bias: ndarray) -> str:
+        """``weights`` over a state of eight bits: its columns' scales, and which value stands for nothing."""
+        folded = weights.T * scale[:, None]
+        least = np.maximum(np.abs(folded).max(axis=0), 1e-9) / _MOST
+        small = self.constant(np.rint(folded / least).astype(np.int8))
+        sums = self.node("MatMulInteger", state, small, self.constant(np.array(nothing, np.uint8)))
+        out = self.node("Mul", self.node("Cast", sums, to=TensorProto.FLOAT), self.constant(least.astype(np.float32)))
+        return self.node("Add", out, self.constant(bias.astype(np.float32)))
 
-    def convolution(self, state: str, weights: ndarray, bias: ndarray, dilation: int) -> str:
-        """Width three over the last axis, as training does it: zeros beyond the ends."""
-        columns = weights.shape[1] // 3
-        shaped = weights.reshape(weights.shape[0], 3, columns).transpose(0, 2, 1)
-        return self.node(
-            "Conv", state, self.constant(shaped.astype(np.float32)), self.constant(bias.astype(np.float32)),
-            kernel_shape=[3], dilations=[dilation], pads=[dilation, dilation],
-        )  # fmt: skip
+    def small(self, state: str, most: float) -> tuple[str, float]:
+        """A state without negative values in eight bits, up to ``most``, and its scale."""
+        scale = np.array(most / 255, np.float32)
+        return self.node("QuantizeLinear", state, self.constant(scale), self.constant(np.array(0, np.uint8))), float(
+            scale
+        )
+
+    def three(self, state: str, dilation: int, nothing: int) -> str:
+        """Before, here and after along the middle axis, ``dilation`` apart, side by side; nothing beyond the ends."""
+        pads = self.constant(np.array([0, dilation, 0, 0, dilation, 0]))
+        padded = self.node("Pad", state, pads, self.constant(np.array(nothing, np.uint8)))
+        axis, end = self.constant(np.array([1])), np.iinfo(np.int64).max
+        cuts = ((0, -2 * dilation), (dilation, -dilation), (2 * dilation, end))
+        parts = [
+            self.node("Slice", padded, self.constant(np.array([first])), self.constant(np.array([last])), axis)
+            for first, last in cuts
+        ]
+        return self.node("Concat", *parts, axis=-1)
+
+    def head(self, state: str, weights: ndarray, bias: ndarray) -> str:
+        scores = self.node("MatMul", state, self.constant(weights.T.astype(np.float32)))
+        return self.node("Softmax", self.node("Add", scores, self.constant(bias.astype(np.float32))), axis=-1)
 
     def save(
         self, path: Path, inputs: dict[str, list[str | int]], output: str, shape: list[str | int], about: dict[str, str]
@@ -70,40 +95,51 @@ class Graph:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def chinese(weights: dict[str, ndarray], dilations: tuple[int, ...], path: Path, about: dict[str, str]) -> None:
+def chinese(
+    weights: dict[str, ndarray], most: Sequence[float], dilations: tuple[int, ...], path: Path, about: dict[str, str]
+) -> None:
+    """``most``: how far the state before each block goes."""
     graph = Graph()
     names = ("characters", "before", "after", "both")
     tables = [graph.table(weights[f"tables.{index}.weight"], name) for index, name in enumerate(names)]
-    hashed = graph.linear(graph.node("Concat", *tables[1:], axis=-1), weights["hashed.weight"])
-    across = [graph.node("Transpose", part, perm=[0, 2, 1]) for part in (tables[0], hashed)]
-    state = graph.convolution(across[0], weights["first.linear.weight"], weights["first.linear.bias"], 1)
-    state = graph.node("Relu", graph.node("Add", state, across[1]))
+    seen = graph.node("Concat", graph.three(tables[0][0], 1, _NOTHING), *(rows for rows, _ in tables[1:]), axis=-1)
+    scale = np.concatenate([np.tile(tables[0][1], 3), *(scale for _, scale in tables[1:])])
+    both = np.concatenate([weights["first.linear.weight"], weights["hashed.weight"]], axis=1)
+    state = graph.node("Relu", graph.linear(seen, scale, _NOTHING, both, weights["first.linear.bias"]))
     for index, dilation in enumerate(dilations):
         block = f"blocks.{index}.linear"
-        step = graph.convolution(state, weights[f"{block}.weight"], weights[f"{block}.bias"], dilation)
-        state = graph.node("Add", state, graph.node("Relu", step))
-    state = graph.node("Transpose", state, perm=[0, 2, 1])
-    logits = graph.linear(state, weights["head.weight"], weights["head.bias"])
-    output = graph.node("Softmax", logits, axis=-1)
+        small, step = graph.small(state, most[index])
+        near = graph.three(small, dilation, 0)
+        columns = weights[f"{block}.weight"].shape[1]
+        more = graph.linear(near, np.full(columns, step), 0, weights[f"{block}.weight"], weights[f"{block}.bias"])
+        state = graph.node("Add", state, graph.node("Relu", more))
+    output = graph.head(state, weights["head.weight"], weights["head.bias"])
     shape: list[str | int] = ["windows", "characters"]
     graph.save(path, dict.fromkeys(names, shape), output, [*shape, len(weights["head.bias"])], about)
 
 
-def english(weights: dict[str, ndarray], path: Path, about: dict[str, str]) -> None:
+def english(weights: dict[str, ndarray], most: float, path: Path, about: dict[str, str]) -> None:
+    """``most``: how far the state before the second layer goes."""
     graph = Graph()
-    columns = []
+    columns, scales = [], []
     for index in range(7):
         rows = graph.node("Gather", "features", graph.constant(np.array(index)), axis=1)
-        columns.append(graph.table(weights[f"tables.{index}.weight"], rows))
-    words = graph.node("Concat", *columns, axis=-1)
-    width = sum(weights[f"tables.{index}.weight"].shape[1] for index in range(7))
-    padded = graph.node("Concat", graph.constant(np.zeros((1, width), np.float32)), words, axis=0)
+        column, scale = graph.table(weights[f"tables.{index}.weight"], rows)
+        columns.append(column)
+        scales.append(scale)
+    scale = np.concatenate(scales)
+    none = graph.constant(np.full((1, len(scale)), _NOTHING, np.uint8))
+    padded = graph.node("Concat", none, graph.node("Concat", *columns, axis=-1), axis=0)
     near = graph.node("Gather", padded, "windows", axis=0)
-    flat = graph.node("Reshape", near, graph.constant(np.array([-1, 9 * width])))
-    state = graph.node("Relu", graph.linear(flat, weights["first.weight"], weights["first.bias"]))
-    step = graph.node("Relu", graph.linear(state, weights["second.weight"], weights["second.bias"]))
-    logits = graph.linear(graph.node("Add", state, step), weights["head.weight"], weights["head.bias"])
-    output = graph.node("Softmax", logits, axis=-1)
+    flat = graph.node("Reshape", near, graph.constant(np.array([-1, 9 * len(scale)])))
+    first = graph.linear(flat, np.tile(scale, 9), _NOTHING, weights["first.weight"], weights["first.bias"])
+    state = graph.node("Relu", first)
+    small, step = graph.small(state, most)
+    more = graph.linear(
+        small, np.full(len(weights["first.bias"]), step), 0, weights["second.weight"], weights["second.bias"]
+    )
+    state = graph.node("Add", state, graph.node("Relu", more))
+    output = graph.head(state, weights["head.weight"], weights["head.bias"])
     graph.save(
         path, {"features": ["words", 7], "windows": ["tagged", 9]}, output, ["tagged", len(weights["head.bias"])], about
     )

@@ -14,6 +14,7 @@ from random import Random
 import export
 import numpy as np
 import torch
+from english_negatives import Negatives
 from english_text import EnglishText, Prose, Span, library
 from numpy import ndarray
 from torch import Tensor, nn
@@ -22,8 +23,9 @@ from mibao.deid.names_features import GAPS, NEIGHBOURS, PIECES, SHAPES, WORDS, w
 
 KINDS = ("PER", "LOC", "ORG", "ADDR", "TITLE")
 TAGS = 1 + 2 * len(KINDS)
-TABLES = [(WORDS, 48), (PIECES, 20), (PIECES, 20), (PIECES, 12), (SHAPES, 16), (PIECES, 20), (GAPS, 4)]
+TABLES = [(WORDS, 32), (PIECES, 20), (PIECES, 20), (PIECES, 12), (SHAPES, 16), (PIECES, 20), (GAPS, 4)]
 WIDTH, BATCH, RATE = 256, 4096, 2e-3
+LIBRARY_TIMES, NEGATIVE_SHARE = 2, 0.15
 
 Corpus = tuple[ndarray, ndarray, ndarray]  # features (words, 7), windows (words, 9), labels (words,)
 
@@ -54,6 +56,18 @@ class WindowTagger(nn.Module):
         out: Tensor = self.head(state)
         return out
 
+    def most(self, features: Tensor, near: Tensor) -> float:
+        """How far the state before the second layer goes, but for one value in 10,000."""
+        states: list[Tensor] = []
+        hook = self.first.register_forward_hook(lambda _module, _inputs, out: states.append(torch.relu(out)))
+        self(features, near)
+        hook.remove()
+        return _most(states[0])
+
+
+def _most(state: Tensor) -> float:
+    return float(np.quantile(state.detach().float().numpy(), 0.9999))
+
 
 def labels_of(word_spans: ndarray, spans: list[Span]) -> ndarray:
     labels = np.zeros(len(word_spans), np.int64)
@@ -67,8 +81,10 @@ def labels_of(word_spans: ndarray, spans: list[Span]) -> ndarray:
 def corpus(*, seed: int, texts: int) -> Corpus:
     """Texts of one to several templates each, one after the other; no window reaches into another text."""
     source, rng = EnglishText(Random(seed)), Random(seed + 1)
-    whole: list[tuple[str, list[Span]]] = [(text, []) for text in library()]
+    whole: list[tuple[str, list[Span]]] = [(text, []) for text in library()] * LIBRARY_TIMES
     prose = Prose(rng, source)
+    negatives = Negatives(rng, prose.common, prose.made)
+    whole += [(negatives.draw(), []) for _ in range(int(texts * NEGATIVE_SHARE))]
     text, marked = "", list[Span]()
     for _ in range(texts):
         more, spans = prose.draw() if rng.random() < 0.25 else source.draw()
@@ -146,7 +162,12 @@ def main() -> None:
 
     def save() -> None:
         weights = {name: value.numpy() for name, value in model.state_dict().items()}
-        export.english(weights, arguments.out, {"name": "en-names-1"})
+        some = torch.from_numpy(data[0][: BATCH + 2 * NEIGHBOURS])
+        counts = torch.from_numpy((data[1][NEIGHBOURS : NEIGHBOURS + BATCH] > 0).astype(np.float32))
+        with torch.no_grad():
+            most = model.eval().most(some, counts)
+        model.train()
+        export.english(weights, most, arguments.out, {"name": "en-names-1"})
 
     train(model, data, arguments.steps, save)
     forget_unseen(model, data[0])

@@ -77,6 +77,6 @@ def _whole_types(values: Sequence[str], engine: Engine) -> Iterator[EntityType]:
     """The type of each value that is one finding, or nearly so."""
     for value in values:
         scanner = Scanner(engine)
-        found = list(whole_findings([*scanner.feed(value), *scanner.close()]))
+        found = list(whole_findings(scanner.whole(value)))
         if len(found) == 1 and found[0].end - found[0].start >= _WHOLE * len(value.strip()):
             yield found[0].type

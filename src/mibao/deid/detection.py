@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 
 from mibao.deid import names
 from mibao.deid.findings import Detector, Finding
-from mibao.deid.kinds import Rule, kinds
-from mibao.deid.matching import Engine
+from mibao.deid.kinds import REACH, Rule, kinds
+from mibao.deid.matching import Candidate, Engine
 from mibao.deid.matching_growing import GrowingEngine
 from mibao.deid.matching_re import ReEngine
+from mibao.deid.normalisation import folded
 from mibao.deid.pseudonyms import PLACEHOLDER
 from mibao.deid.scanning import Scanner, whole_findings
 from mibao.types import EntityType, Language
 
 _HAN = re.compile("[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]")
+_APART = "\n" * REACH  # no rule and no model sees two texts so far apart
 _LATIN_WORD = re.compile("[A-Za-z]++")
 
 
@@ -28,12 +32,40 @@ def detect(text: str, *, detectors: Sequence[Detector] = (), engine: Engine | No
     exact. Both languages are always looked for. Takes time linear in the text. Misses are possible.
 
     Args:
-        detectors: Others to ask as well, such as a model of names.
-        engine: What searches; by default all rules, on the fastest engine that is installed.
+        detectors: Others to ask as well.
+        engine: What searches; by default :func:`default_engine`, which looks for names too where the extra ``deid`` is
+            installed. :func:`rules_engine` has the rules alone.
     """
     scanner = Scanner(engine or default_engine(), detectors)
-    parts = [*scanner.feed(text), *scanner.close()]
-    return tuple(whole_findings(parts))
+    return tuple(whole_findings(scanner.whole(text)))
+
+
+def detect_each(texts: Sequence[str], *, engine: Engine | None = None) -> list[tuple[Finding, ...]]:
+    """What :func:`detect` finds in each of ``texts``; many short ones are searched at once, which is faster."""
+    engine = engine or default_engine()
+    seen = [folded(text).text for text in texts]
+    found = deque(sorted(engine.candidates(_APART.join(seen)), key=lambda each: each.start))
+    findings, start = [], 0
+    for text, visible in zip(texts, seen, strict=True):
+        end, mine = start + len(visible), []
+        while found and found[0].start < end:
+            each = found.popleft()
+            if each.start >= start:
+                mine.append(replace(each, start=each.start - start, end=min(each.end, end) - start))
+        findings.append(detect(text, engine=_Found(engine.rules, mine)))
+        start = end + len(_APART)
+    return findings
+
+
+@dataclass(slots=True)
+class _Found:
+    """An engine whose search is done."""
+
+    rules: Sequence[Rule]
+    found: list[Candidate]
+
+    def candidates(self, _text: str) -> list[Candidate]:
+        return list(self.found)
 
 
 def language_of(text: str) -> Language:
@@ -64,8 +96,30 @@ def pattern_rules() -> tuple[Rule, ...]:
 
 @cache
 def default_engine() -> Engine:
-    """All rules, on Hyperscan where the extra ``deid`` is installed, else on Python's ``re``: the same findings."""
+    """All rules and the models of names; without the extra ``deid`` the rules alone, see :func:`names_are_missing`.
+
+    The models are loaded when a text first has letters of their language.
+    """
+    rules = rules_engine()
+    if names_are_missing():
+        return rules
+    from mibao.deid.matching_names import NamesEngine  # noqa: PLC0415 - brings NumPy
+    from mibao.deid.names_model import NamesModel  # noqa: PLC0415
+
+    return NamesEngine(rules, NamesModel())
+
+
+@cache
+def rules_engine() -> Engine:
+    """All rules without the models of names, on Hyperscan where it is installed, else on ``re``: the same findings."""
     return engine_for(all_rules())
+
+
+def names_are_missing() -> str | None:
+    """Why names without a cue word before them are not looked for, in a line for the user; ``None`` if they are."""
+    if find_spec("onnxruntime"):
+        return None
+    return "names are found after cue words only: for the models of names pip install 'mibao[deid]'"
 
 
 def engine_for(rules: Sequence[Rule]) -> Engine:

@@ -51,7 +51,7 @@ def mask(text: str, *, vault: Vault, detectors: Sequence[Detector] = (), engine:
     ``engine`` as in :func:`mibao.deid.detection.detect`.
     """
     scanner = Scanner(engine or default_engine(), detectors)
-    findings = tuple(part.finding() for part in (*scanner.feed(text), *scanner.close()))
+    findings = tuple(part.finding() for part in scanner.whole(text))
     placeholders = tuple(vault.placeholder_for(found.type, text[found.start : found.end]) for found in findings)
     pieces, kept_from = [], 0
     for found, placeholder in zip(findings, placeholders, strict=True):

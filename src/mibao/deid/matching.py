@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from mibao.deid.kinds import REACH, Rule
 from mibao.types import EntityType
 
+CONTEXT = 2 * REACH
 _NARROW = 16
 STRONG = 0.9  # from here on a finding is not given up for another
 
@@ -29,6 +30,8 @@ class Candidate:
     entity: EntityType
     why: str
     rule: int = -1  # which rule found it; -1: none of the engine's
+    rest: bool = False  # of a longer finding: counts only right behind what was decided before
+    splits: bool = False  # what is strong inside it cuts it short, where another would give way
 
 
 @runtime_checkable
@@ -38,7 +41,11 @@ class Engine(Protocol):
     rules: Sequence[Rule]
 
     def candidates(self, text: str) -> list[Candidate]:
-        """All candidates in ``text``, already folded, in any order."""
+        """All candidates in ``text``, already folded, in any order.
+
+        Whether there is one at a place, and all of it, depends on nothing further than :data:`CONTEXT` characters
+        before it and :data:`~mibao.deid.kinds.REACH` after.
+        """
         ...
 
 

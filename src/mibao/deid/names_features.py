@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64, UInt32
 from numpy import ndarray
 
 LEFT, RIGHT = 40, 24  # characters
+REACH = 12  # Chinese: how far from a Han character the model looks, in characters
+APART = 2  # English: how far from one a word stands at least
 WORDS, PIECES, SHAPES, GAPS = 1 << 16, 1 << 13, 260, 4  # rows of the tables of English features
 NEIGHBOURS = 4  # words on each side
 PAIRS, TRIPLES = 1 << 16, 1 << 15  # rows of the tables of Chinese features
 
-_TOKEN = re.compile(r"[^\W\d_㐀-鿿]{1,32}|\d{1,32}|[^\w\s]|_|[㐀-鿿]")
+# Of a longer run of letters or digits its beginning alone: where a word is cut depends on nothing far before.
+_TOKEN = re.compile(r"(?<![^\W\d_㐀-鿿])[^\W\d_㐀-鿿]{1,32}|(?<!\d)\d{1,32}|[^\w\s]|_")
+LETTER = re.compile(r"[^\W\d_㐀-鿿豈-\ufaff]")  # of no Han script
 _FIRST, _SECOND, _THIRD = 0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35
 
 
@@ -36,16 +40,46 @@ class Words:
 def words_of(text: str) -> Words | None:
     """Words, numbers and signs of ``text`` with what the English model looks at; ``None`` if there are none.
 
-    A window holds the rows of a word's neighbours, counted from one; zero is no neighbour, or one that is too far.
+    Those within :data:`APART` characters of a Han character are left to the Chinese model. A window holds the rows of a
+    word's neighbours, counted from one; zero is no neighbour, or one that is too far.
     """
-    matches = list(_TOKEN.finditer(text))
-    if not matches:
+    spans = np.array([match.span() for match in _TOKEN.finditer(text)], np.int64).reshape(-1, 2)
+    if not text.isascii():
+        spans = spans[_apart_from_han(text, spans)]
+    if not len(spans):
         return None
-    spans = np.array([match.span() for match in matches], np.int64)
-    features = np.empty((len(matches), 7), np.int64)
-    features[:, :6] = [word_features(match[0]) for match in matches]
+    features = np.empty((len(spans), 7), np.int64)
+    features[:, :6] = [word_features(text[start:end]) for start, end in spans.tolist()]
     features[:, 6] = _gaps(text, spans)
     return Words(spans, features, _windows(spans))
+
+
+def codes_of(text: str) -> UInt32[ndarray, "n"]:
+    """The code points of ``text``."""
+    codes: UInt32[ndarray, "n"] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return codes
+
+
+def near_han(codes: UInt32[ndarray, "n"]) -> Bool[ndarray, "n"]:
+    """Which characters are at most :data:`REACH` away from a Han character."""
+    before = _han_before(codes)
+    count = len(codes)
+    first = np.maximum(np.arange(count) - REACH, 0)
+    last = np.minimum(np.arange(count) + REACH + 1, count)
+    near: Bool[ndarray, "n"] = before[last] > before[first]
+    return near
+
+
+def _apart_from_han(text: str, spans: Int64[ndarray, "n 2"]) -> Bool[ndarray, "n"]:
+    before = _han_before(codes_of(text))
+    first, last = np.maximum(spans[:, 0] - APART, 0), np.minimum(spans[:, 1] + APART, len(text))
+    apart: Bool[ndarray, "n"] = before[last] == before[first]
+    return apart
+
+
+def _han_before(codes: UInt32[ndarray, "n"]) -> Int64[ndarray, "n+1"]:
+    han = ((codes >= 0x3400) & (codes <= 0x9FFF)) | ((codes >= 0xF900) & (codes <= 0xFAFF))
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(han)])
 
 
 @lru_cache(maxsize=1 << 15)

@@ -3,7 +3,7 @@
 What is decided at a place depends on nothing further on than :data:`mibao.deid.kinds.REACH` characters, so a stream
 holds back no more than that, and gives what the whole text would. The leftmost candidate wins, at one place the strong
 before the weak, then the longest, then the best score; a weak one gives way to a strong one that starts inside it.
-A finding longer than its reach is given in parts, each of which says that it goes on.
+A finding longer than its reach is given in parts, each of which says whether it continues the one before.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 
 from mibao.deid.findings import Detector, Finding
 from mibao.deid.kinds import REACH, Rule
-from mibao.deid.matching import STRONG, Candidate, Engine, order
+from mibao.deid.matching import CONTEXT, STRONG, Candidate, Engine, order
 from mibao.deid.names import repetitions
 from mibao.deid.normalisation import Folded, folded
 from mibao.types import EntityType
 
-_CONTEXT = 2 * REACH  # kept of what is decided, for words before a value
 _SHORT = 28  # a strong candidate that a weak one gives way to is no longer than this
 _NEAR = 24  # and starts no further on than this
 _REPEATED = "same name as after a cue in this text"
@@ -27,14 +26,14 @@ _REPEATED = "same name as after a cue in this text"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A finding or a part of one, ``text[start:end]`` of the original; ``goes_on``: the next part continues it."""
+    """A finding or a part of one, ``text[start:end]`` of the original; ``continues``: the part before goes on."""
 
     start: int
     end: int
     entity: EntityType
     score: float
     why: str
-    goes_on: bool = False
+    continues: bool = False
 
     def finding(self) -> Finding:
         """The part as a finding of its own."""
@@ -51,7 +50,8 @@ class Scanner:
     """
 
     __slots__ = (
-        "_base", "_buffer", "_closed", "_detectors", "_engine", "_keep_names", "_names", "_open", "_position", "_start",
+        "_base", "_buffer", "_closed", "_detectors", "_ended", "_engine", "_keep_names", "_kept_from", "_names",
+        "_open", "_position", "_start",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, detectors: Sequence[Detector] = (), *, keep_names: bool = True) -> None:
@@ -59,6 +59,8 @@ class Scanner:
         self._buffer = ""  # original text from ``_base`` on
         self._base = self._start = 0  # offsets in the original: of the buffer, and of what is not decided yet
         self._position = 0  # the same place in the folded buffer
+        self._kept_from = 0  # where in the buffer begins what a later decision may look at
+        self._ended: EntityType | None = None  # of the part that ends right there
         self._names: set[str] = set()
         self._open: tuple[Rule, Candidate] | None = None
         self._closed = False
@@ -78,6 +80,11 @@ class Scanner:
         self._buffer += text
         return self._decide()
 
+    def whole(self, text: str) -> Iterator[Part]:
+        """The parts of a text that is all there: those that feeding and closing give, in one search."""
+        self._buffer += text
+        return self.close()
+
     def close(self) -> Iterator[Part]:
         """The parts that the end of the text decides."""
         self._forget()
@@ -86,22 +93,23 @@ class Scanner:
 
     def _forget(self) -> None:
         """Drop what no later decision looks at."""
-        if self._start - self._base > 2 * _CONTEXT:
-            cut = self._start - self._base - _CONTEXT
-            self._buffer = self._buffer[cut:]
-            self._base += cut
+        if self._kept_from > CONTEXT:
+            self._buffer = self._buffer[self._kept_from :]
+            self._base += self._kept_from
+            self._kept_from = 0
 
     def _decide(self) -> Iterator[Part]:
         here = folded(self._buffer)
         position = _folded_index(here, self._start - self._base)
         ready = len(here.text) if self._closed else len(here.text) - REACH
         if position <= ready:
-            for start, end, chosen, goes_on in self._sweep(here, position, ready):
+            for start, end, chosen, continues in self._sweep(here, position, ready):
                 first, last = here.span(start, end)
                 yield Part(
-                    first + self._base, last + self._base, chosen.entity, chosen.score, chosen.why, goes_on
+                    first + self._base, last + self._base, chosen.entity, chosen.score, chosen.why, continues
                 )  # fmt: skip
             self._start = self._base + here.original(self._position)
+            self._kept_from = here.original(max(0, self._position - CONTEXT))
             if self._closed:
                 self._start = self._base + len(self._buffer)
 
@@ -115,7 +123,7 @@ class Scanner:
                 end, goes_on = _continued(rule, text, position, position)
                 self._open = (rule, chosen) if goes_on else None
                 if end > position:
-                    yield position, end, chosen, goes_on
+                    yield position, end, chosen, True
                     position = end
                     continue
             while index < len(waiting) and not self._is_next(waiting, index, position, text):
@@ -123,24 +131,27 @@ class Scanner:
             if index == len(waiting) or waiting[index].start > ready:
                 break
             chosen = waiting[index]
-            end, goes_on = chosen.end, False
+            end = _split(waiting, index) if chosen.splits else chosen.end
             if chosen.rule >= 0:
                 rule = self._engine.rules[chosen.rule]
                 end, goes_on = _continued(rule, text, chosen.start, end)
                 self._open = (rule, chosen) if goes_on else None
                 if chosen.entity is EntityType.PERSON and self._keep_names:
                     self._names.add(text[chosen.start : chosen.end])
-            yield chosen.start, end, chosen, goes_on
-            position = end
-        self._position = max(position, ready + 1) if position <= ready else position
-        self._position = min(self._position, len(text))
+            yield chosen.start, end, chosen, chosen.rest and chosen.entity is self._ended
+            position, self._ended = end, chosen.entity
+        if position <= ready:
+            position, self._ended = ready + 1, None
+        self._position = min(position, len(text))
 
     def _is_next(self, waiting: Sequence[Candidate], index: int, position: int, text: str) -> bool:
         candidate = waiting[index]
-        if candidate.start < position:
+        if candidate.start < position or (candidate.rest and (candidate.start > position or self._ended is None)):
             return False
         if candidate.why is _REPEATED and text[candidate.start : candidate.end] not in self._names:
             return False
+        if candidate.splits:
+            return text[candidate.start : _split(waiting, index)].strip() != ""
         return candidate.score >= STRONG or not _gives_way(waiting, index)
 
     def _candidates(self, here: Folded, position: int) -> list[Candidate]:
@@ -164,10 +175,12 @@ def whole_findings(parts: Iterable[Part]) -> Iterator[Finding]:
     """Findings from their parts."""
     held: Part | None = None
     for part in parts:
-        joined = part if held is None else replace(held, end=part.end, goes_on=part.goes_on)
-        held = joined if joined.goes_on else None
-        if held is None:
-            yield joined.finding()
+        if held is not None and part.continues:
+            held = replace(held, end=part.end)
+            continue
+        if held is not None:
+            yield held.finding()
+        held = part
     if held is not None:
         yield held.finding()
 
@@ -185,14 +198,24 @@ def _continued(rule: Rule, text: str, start: int, end: int) -> tuple[int, bool]:
 
 
 def _gives_way(waiting: Sequence[Candidate], index: int) -> bool:
+    return next(_strong_inside(waiting, index), None) is not None
+
+
+def _split(waiting: Sequence[Candidate], index: int) -> int:
+    """Where a candidate ends that is cut short by the first strong one of another type inside it."""
+    entity, end = waiting[index].entity, waiting[index].end
+    return next((other.start for other in _strong_inside(waiting, index) if other.entity is not entity), end)
+
+
+def _strong_inside(waiting: Sequence[Candidate], index: int) -> Iterator[Candidate]:
     weak = waiting[index]
     limit = min(weak.end, weak.start + _NEAR)
-    for other in waiting[index + 1 :]:
+    for place in range(index + 1, len(waiting)):
+        other = waiting[place]
         if other.start >= limit:
-            return False
+            return
         if other.start > weak.start and other.score >= STRONG and other.end - other.start <= _SHORT:
-            return True
-    return False
+            yield other
 
 
 def _folded_index(here: Folded, index: int) -> int:

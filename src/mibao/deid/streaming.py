@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from mibao.deid.findings import Detector, Finding
-from mibao.deid.kinds import CONTEXT_BEFORE
+from mibao.deid.kinds import REACH
 from mibao.deid.matching import Engine
 from mibao.deid.operations import Operator
 from mibao.deid.policies import Keep
@@ -18,7 +18,7 @@ from mibao.errors import InputError
 from mibao.types import EntityType
 
 _LONGEST_PLACEHOLDER = 64
-_APART = "\n" * (CONTEXT_BEFORE + 2)
+_APART = "\n" * REACH
 
 
 class Masker:
@@ -76,7 +76,7 @@ class Masker:
         """
         scanner = Scanner(self._engine, self._detectors, keep_names=False)
         joined = _APART.join(texts)
-        parts = [*scanner.feed(joined), *scanner.close()]
+        parts = list(scanner.whole(joined))
         done, place, start = [], 0, 0
         for text in texts:
             end = start + len(text)
@@ -84,7 +84,7 @@ class Masker:
             while place < len(parts) and parts[place].start < end:
                 part = parts[place]
                 pieces += [joined[kept_from : part.start], self._changed(part, joined[part.start : part.end])]
-                found[part.entity] += not part.goes_on
+                found[part.entity] += not part.continues
                 kept_from, place = part.end, place + 1
             done.append(("".join([*pieces, joined[kept_from:end]]), found))
             start = end + len(_APART)
@@ -92,7 +92,7 @@ class Masker:
 
     def _changed(self, part: Part, written: str) -> str:
         policy = self._operator.policy
-        self.found[part.entity] += not part.goes_on
+        self.found[part.entity] += not part.continues
         if part.score < policy.least_score or isinstance(policy.operation(part.entity), Keep):
             after = written
         else:
