@@ -224,7 +224,7 @@ def organisation(rng: Random) -> str:
         return rng.choice(_parts(rng.choice(LATIN_LOCALES), "company"))
     brand = rng.choice(words.STEMS) + rng.choice((rng.choice(words.ENDINGS), rng.choice(words.STEMS)))
     brand = rng.choice((brand.title(), brand.title(), brand.title(), brand.upper(), brand))
-    if rng.random() < 0.35:
+    if draw >= 0.62 and rng.random() < 0.45:  # alone it would be a person or a place
         brand = rng.choice((surname, city, _spelt))(rng)
     if rng.random() < 0.15:
         brand = rng.choice(words.STEMS).title() + rng.choice((" ", "-", "")) + rng.choice(words.STEMS).title()

@@ -151,7 +151,7 @@ def forget_unseen(model: WindowTagger, features: ndarray) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--texts", type=int, default=400_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

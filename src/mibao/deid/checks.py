@@ -153,6 +153,12 @@ def _national_phone(written: str) -> bool:
     return 8 <= len(digits) <= 11 and not re.fullmatch(r"[0-9]{2}[.-][0-9]{2}[.-](?:[0-9]{2}|[0-9]{4})", written)
 
 
+def _short_phone(written: str) -> bool:
+    digits = written.translate(_NO_SEPARATORS)
+    date = re.fullmatch(r"[0-9]{2}[.-][0-9]{2}[.-](?:[0-9]{2}|[0-9]{4})|(?:19|20)[0-9]{2}[ .-][0-9]{2}.*", written)
+    return 6 <= len(digits) <= 12 and not date
+
+
 def _cn_mobile(number: str) -> bool:
     number = number.lstrip("+")
     digits = number.removeprefix("00").removeprefix("86") if len(number) > 11 else number
@@ -228,6 +234,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "day_and_month": _on_text(_day_and_month),
         "phone": _on_text(_phone),
         "national_phone": _on_text(_national_phone),
+        "short_phone": _on_text(_short_phone),
         "cn_mobile": _on_number(_cn_mobile),
         "bank_card": _on_number(_bank_card),
         "uscc": _on_number(_uscc),

@@ -93,3 +93,20 @@ NOT_CHINESE_NAMES = _words("""
     农村, 简单, 简介, 申请, 谢谢, 多谢, 高兴, 高手, 高级, 高中, 高考, 周末, 周边, 周围, 周年, 周一, 周二, 周三, 周四,
     周五, 周六, 周日
 """)
+
+COUNTRIES_IN_A_CHARACTER = "中美英法俄德日韩朝印巴越泰缅伊澳加苏港台沪京津渝"
+
+NO_ENGLISH_NAMES = NEVER_IN_A_NAME | frozenset(
+    _words("""
+    about, above, across, after, again, against, almost, already, also, although, always, am, among, another, any,
+    anything, are, around, back, because, before, begin, behind, below, between, both, can, cannot, come, could, did,
+    do, does, done, down, during, each, either, else, end, even, every, everything, false, few, find, following, get,
+    give, go, good, here, how, however, if, instead, into, just, keep, know, less, let, like, look, made, make, many,
+    maybe, me, more, most, much, must, near, need, never, next, nothing, now, off, often, old, once, one, only, open,
+    other, otherwise, out, over, own, please, put, read, really, run, said, same, see, several, shall, should, show,
+    since, so, some, something, soon, still, such, take, test, than, thanks, their, them, then, there, therefore, thing,
+    think, thus, together, too, true, try, two, under, until, up, upon, us, use, used, using, value, very, want, way,
+    well, went, what, when, where, whether, which, while, who, whom, whose, why, within, without, work, yes, yet, you,
+    years, cursor, null, void
+""")
+)

@@ -17,6 +17,9 @@ from mibao.types import EntityType
 
 CONTEXT = 2 * REACH
 _NARROW = 16
+NAMED = frozenset(
+    {EntityType.PERSON, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.ADDRESS, EntityType.TITLE}
+)
 STRONG = 0.9  # from here on a finding is not given up for another
 
 
@@ -72,8 +75,7 @@ def _matches(pattern: re.Pattern[str], text: str, first: int, last: int) -> Iter
         place = match.start() + 1
 
 
-def order(candidate: Candidate) -> tuple[int, bool, int, float, int]:
-    """Left to right; at one start the strong before the weak, then the longest, then the best score."""
-    return (
-        candidate.start, candidate.score < STRONG, candidate.start - candidate.end, -candidate.score, candidate.rule
-    )  # fmt: skip
+def order(candidate: Candidate) -> tuple[int, int, int, float, int]:
+    """Left to right; at one start the strong, then data with a form, then names; the longest, then the best score."""
+    rank = 0 if candidate.score >= STRONG else 1 + (candidate.entity in NAMED)
+    return candidate.start, rank, candidate.start - candidate.end, -candidate.score, candidate.rule

@@ -17,10 +17,13 @@ CHINESE_LEAST_SCORES = {
     EntityType.PERSON: 0.6, EntityType.LOCATION: 0.3, EntityType.ORGANIZATION: 0.5, EntityType.ADDRESS: 0.3,
     EntityType.TITLE: 0.5,
 }  # fmt: skip
-LEAST_SCORE_OF_A_LONE_SURNAME = 0.8
+LEAST_SCORE_OF_A_LONE_CHARACTER = 0.8
+LEAST_SCORE_IN_CODE, LEAST_SCORE_OF_CAPITALS = 0.85, 0.6
 LEAST_SCORE_OF_SMALL_LETTERS, LEAST_SCORE_OF_NUMBERS = 0.7, 0.6
 
-_CODE_BEFORE, _CODE_AFTER = tuple("./\\=`$#@*&|~^%+-[{<"), tuple("/\\=`[{<@*|~^")
+_CODE_BEFORE, _CODE_AFTER = frozenset("/\\`$#@*&|~^%<{"), frozenset("/\\=`[{<@*|~^")
+_ONE_WORD = re.compile(r"[^\W_]+")
+_INNER_CAPITAL = re.compile("(?<!Mc)(?<!Mac)(?<=[A-Za-z])[A-Z]")
 _NO_CHINESE_NAME = re.compile("|".join(lexicon.NOT_CHINESE_NAMES))
 
 
@@ -28,26 +31,35 @@ def may_be_chinese(text: str, piece: Piece) -> bool:
     """Whether ``piece`` is sure enough, and no common word that begins like a surname."""
     if piece.score < CHINESE_LEAST_SCORES[piece.entity]:
         return False
-    if piece.entity is not EntityType.PERSON:
-        return True
-    if piece.end == piece.start + 1 and piece.score < LEAST_SCORE_OF_A_LONE_SURNAME:
-        return False
-    return _NO_CHINESE_NAME.match(text, piece.start) is None
+    if piece.end == piece.start + 1 and piece.score < LEAST_SCORE_OF_A_LONE_CHARACTER:
+        return piece.entity is EntityType.LOCATION and text[piece.start] in lexicon.COUNTRIES_IN_A_CHARACTER
+    return piece.entity is not EntityType.PERSON or _NO_CHINESE_NAME.match(text, piece.start) is None
 
 
 def may_be_english(text: str, piece: Piece) -> bool:
     """Whether ``piece`` is sure enough for what it looks like and what stands around it."""
     name = text[piece.start : piece.end]
+    before, after = text[max(0, piece.start - 2) : piece.start], text[piece.end : piece.end + 2]
+    if before[-1:].isalnum() or after[:1].isalnum():  # a part of something longer
+        return False
     if not LETTER.search(name):  # a bare number is at most a postcode, and one beside words
         postcode = piece.entity is EntityType.ADDRESS and len(name) >= 4 and piece.score >= LEAST_SCORE_OF_NUMBERS
         return postcode and LETTER.search(text, max(0, piece.start - LEFT), piece.start + RIGHT) is not None
-    if piece.score < ENGLISH_LEAST_SCORES[piece.entity]:
+    if piece.score < ENGLISH_LEAST_SCORES[piece.entity] or before[-1:] == "_" or after[:1] in ("_", "("):
         return False
-    before, after = text[max(0, piece.start - 1) : piece.start], text[piece.end : piece.end + 2]
-    if before == "_" or after[:1] in ("_", "("):
+    if not _ONE_WORD.fullmatch(name):
+        return not name.islower() or piece.score >= LEAST_SCORE_OF_SMALL_LETTERS
+    if name.lower() in lexicon.NO_ENGLISH_NAMES:
         return False
-    if not name.islower():
-        return True
-    goes_on = after[:1] == "." and after[1:].isalnum()
-    code = before in _CODE_BEFORE or after[:1] in _CODE_AFTER or goes_on
-    return piece.score >= LEAST_SCORE_OF_SMALL_LETTERS and not code
+    return piece.score >= _least_of_a_word(name, before, after)
+
+
+def _least_of_a_word(name: str, before: str, after: str) -> float:
+    """How sure a single word must be, by its letters and by the signs of code around it."""
+    goes_on = (after[:1] == "." and after[1:].isalnum()) or (before[-1:] == "." and before[:-1].isalnum())
+    code = goes_on or before[-1:] in _CODE_BEFORE or after[:1] in _CODE_AFTER or after == "::"
+    if name.islower():
+        return 1.0 if code else LEAST_SCORE_OF_SMALL_LETTERS
+    if code:
+        return LEAST_SCORE_IN_CODE
+    return LEAST_SCORE_OF_CAPITALS if _INNER_CAPITAL.search(name) else 0.0

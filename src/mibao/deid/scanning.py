@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from mibao.deid.findings import Detector, Finding
 from mibao.deid.kinds import REACH, Rule
-from mibao.deid.matching import CONTEXT, STRONG, Candidate, Engine, order
+from mibao.deid.matching import CONTEXT, NAMED, STRONG, Candidate, Engine, order
 from mibao.deid.names import repetitions
 from mibao.deid.normalisation import Folded, folded
 from mibao.types import EntityType
@@ -198,23 +198,23 @@ def _continued(rule: Rule, text: str, start: int, end: int) -> tuple[int, bool]:
 
 
 def _gives_way(waiting: Sequence[Candidate], index: int) -> bool:
-    return next(_strong_inside(waiting, index), None) is not None
+    return any(other.score >= STRONG for other in _inside(waiting, index))
 
 
 def _split(waiting: Sequence[Candidate], index: int) -> int:
-    """Where a candidate ends that is cut short by the first strong one of another type inside it."""
-    entity, end = waiting[index].entity, waiting[index].end
-    return next((other.start for other in _strong_inside(waiting, index) if other.entity is not entity), end)
+    """Where a candidate ends that is cut short by what has a form inside it."""
+    inside = (other.start for other in _inside(waiting, index) if other.entity not in NAMED)
+    return next(inside, waiting[index].end)
 
 
-def _strong_inside(waiting: Sequence[Candidate], index: int) -> Iterator[Candidate]:
+def _inside(waiting: Sequence[Candidate], index: int) -> Iterator[Candidate]:
     weak = waiting[index]
     limit = min(weak.end, weak.start + _NEAR)
     for place in range(index + 1, len(waiting)):
         other = waiting[place]
         if other.start >= limit:
             return
-        if other.start > weak.start and other.score >= STRONG and other.end - other.start <= _SHORT:
+        if other.start > weak.start and other.end - other.start <= _SHORT:
             yield other
 
 
