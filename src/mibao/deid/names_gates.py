@@ -14,7 +14,7 @@ ENGLISH_LEAST_SCORES = {
     EntityType.TITLE: 0.4,
 }  # fmt: skip
 CHINESE_LEAST_SCORES = {
-    EntityType.PERSON: 0.6, EntityType.LOCATION: 0.3, EntityType.ORGANIZATION: 0.5, EntityType.ADDRESS: 0.3,
+    EntityType.PERSON: 0.6, EntityType.LOCATION: 0.4, EntityType.ORGANIZATION: 0.5, EntityType.ADDRESS: 0.3,
     EntityType.TITLE: 0.5,
 }  # fmt: skip
 LEAST_SCORE_OF_A_LONE_CHARACTER = 0.8
@@ -33,6 +33,9 @@ def may_be_chinese(text: str, piece: Piece) -> bool:
         return False
     if piece.end == piece.start + 1 and piece.score < LEAST_SCORE_OF_A_LONE_CHARACTER:
         return piece.entity is EntityType.LOCATION and text[piece.start] in lexicon.COUNTRIES_IN_A_CHARACTER
+    name = text[piece.start : piece.end]
+    if name.isascii():  # a Latin word in Chinese: names of people and firms have capitals
+        return not name.islower() and name.lower() not in lexicon.NO_ENGLISH_NAMES
     return piece.entity is not EntityType.PERSON or _NO_CHINESE_NAME.match(text, piece.start) is None
 
 
