@@ -107,6 +107,8 @@ NO_ENGLISH_NAMES = NEVER_IN_A_NAME | frozenset(
     since, so, some, something, soon, still, such, take, test, than, thanks, their, them, then, there, therefore, thing,
     think, thus, together, too, true, try, two, under, until, up, upon, us, use, used, using, value, very, want, way,
     well, went, what, when, where, whether, which, while, who, whom, whose, why, within, without, work, yes, yet, you,
-    years, cursor, null, void
+    years, year, month, week, day, today, tomorrow, yesterday, morning, afternoon, evening, night, spring, summer,
+    autumn, winter, time, people, man, woman, boy, girl, child, children, home, house, room, right, left, early, late,
+    cursor, null, void
 """)
 )
