@@ -10,7 +10,7 @@ rules for names after cue words remain.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from importlib import resources
@@ -60,7 +60,7 @@ class EnglishNames:
     def _tags(self, words: Words) -> Tags:
         count = len(words.spans)
         scores = np.concatenate([self._scores(words, at) for at in range(0, count, _CHUNK)])
-        return _tags(scores, words.spans[:, 0], words.spans[:, 1])
+        return _tags(scores, words.spans[:, 0].tolist(), words.spans[:, 1].tolist())
 
     def _scores(self, words: Words, at: int) -> Float32[ndarray, "c tags"]:
         first = max(0, at - NEIGHBOURS)
@@ -101,7 +101,7 @@ class ChineseNames:
         scores[:, 0] = 1.0
         if near.any():
             scores[near] = self._scores_of(numbers, near)
-        return _tags(scores, np.arange(len(codes)), np.arange(1, len(codes) + 1))
+        return _tags(scores, range(len(codes)), range(1, len(codes) + 1))
 
     def _scores_of(self, numbers: Int64[ndarray, "n"], near: Bool[ndarray, "n"]) -> Float32[ndarray, "m tags"]:
         """Of the characters that are ``near``: their regions one after the other, line ends between them."""
@@ -159,19 +159,20 @@ def load_session(name: str) -> Session:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it never gives back what the longest text took
     content = resources.files("mibao.deid").joinpath("models", f"{name}.onnx").read_bytes()
     session: Session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return session
 
 
-def _tags(scores: Float32[ndarray, "n tags"], starts: Int64[ndarray, "n"], ends: Int64[ndarray, "n"]) -> Tags:
+def _tags(scores: Float32[ndarray, "n tags"], starts: Sequence[int], ends: Sequence[int]) -> Tags:
     best = scores.argmax(axis=1)
     named = np.flatnonzero(best)
     kinds = (best + 1) // 2 - 1
     shares = np.zeros(len(best))
     shares[named] = scores[named, 1 + 2 * kinds[named]] + scores[named, 2 + 2 * kinds[named]]
     return Tags(
-        starts=starts.tolist(), ends=ends.tolist(), kinds=kinds.tolist(),
+        starts=starts, ends=ends, kinds=kinds.tolist(),
         inside=((best % 2 == 0) & (best > 0)).tolist(), shares=shares.tolist(), named=named.tolist(),
     )  # fmt: skip
 
