@@ -23,7 +23,8 @@ _EDGE = (
     "mibao.__main__", "mibao.cli", "mibao.demo", "mibao.federated", "mibao.serving", "mibao.sealed.store",
     "mibao.sealed.files", "mibao.sealed.large_pages",  # asks how long the kernel took for a page
     "mibao.sealed.unlock_", "mibao.sealed.aws", "mibao.sealed.source_", "mibao.ledger.log", "mibao.ledger.log_",
-    "mibao.deid.vault", "mibao.deid.files", "mibao.he.files", "mibao.secagg.journal",
+    "mibao.deid.vault", "mibao.deid.vault_", "mibao.deid.files", "mibao.deid.files_", "mibao.he.files",
+    "mibao.secagg.journal",
     "mibao.he.release_state",  # how many answers a key has given out
     "mibao.he.sandbox",  # what strangers send is parsed in a process of its own
 )  # fmt: skip

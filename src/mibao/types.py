@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,32 @@ class EntityType(Enum):
     ZA_ID = "ZA_ID"
     CUSTOM = "CUSTOM"  # of a kind that only the user knows
     PLACEHOLDER = "PLACEHOLDER"  # text that only looks like one of our own placeholders
+
+
+_CUSTOM_NAME = re.compile(r"[A-Z][A-Z0-9_]{1,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class CustomType:
+    """A kind of personal data that only its user knows, by the name that stands in placeholders and policies.
+
+    Raises:
+        ValueError: the name is not 2 to 32 capitals, digits and ``_`` from a capital on, or a type has it already.
+    """
+
+    value: str
+
+    def __post_init__(self) -> None:
+        if not _CUSTOM_NAME.fullmatch(self.value) or self.value in EntityType.__members__:
+            raise ValueError("expected a name of 2 to 32 characters out of A-Z 0-9 _ that no other type has")
+
+
+AnyType: TypeAlias = EntityType | CustomType
+
+
+def type_named(name: str) -> AnyType:
+    """The type of that name, a custom one where no other has it. Raises as :class:`CustomType`."""
+    return EntityType(name) if name in EntityType.__members__ else CustomType(name)
 
 
 class ComputeMode(Enum):

@@ -147,7 +147,7 @@ def test_standard_input_is_read_and_standard_output_written(note: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["mask", "x.pdf"], 2, "error: x.pdf: text is not taken from PDF by this version: give it the text itself\n"),
+        (["mask", "x.pdf"], 2, "error: x.pdf: PDF: it cannot be read ("),
         (["mask", "none.txt"], 2, "error: none.txt: expected a file, got nothing there\n"),
         (["mask", "bytes.txt"], 2, "error: bytes.txt: expected UTF-8 text, got other bytes near byte 4\n"),
         (["mask", "zero.txt"], 2, "error: zero.txt: expected text, got something with zero bytes in it\n"),

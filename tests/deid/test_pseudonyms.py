@@ -59,7 +59,8 @@ def test_key_type_and_attempt_each_change_the_stem() -> None:
     "text",
     ["", "PERSON_0000000000", "<PERSON_0000000000", "<person_0000000000>", "<PERSON_000000000>", "<PERSON_00000000000>",
      "<PERSON_0000000000_000>", "<PERSON_0000000000_00000>", "<PERSON_000000000O>", "<PERSON 0000000000>",
-     "<NOBODY_0000000000>", "<PERSON_0000000000>\n", "＜PERSON_0000000000＞", "<PERSON_000000000０>"],
+     "<NO-BODY_0000000000>", "<9BODY_0000000000>",
+     "<PERSON_0000000000>\n", "＜PERSON_0000000000＞", "<PERSON_000000000０>"],
 )  # fmt: skip
 def test_nothing_but_the_exact_grammar_is_a_placeholder(text: str) -> None:
     assert PLACEHOLDER.fullmatch(text) is None

@@ -1,16 +1,19 @@
 import copy
 import os
 import pickle
+import sqlite3
 import stat
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mibao.codec import frames
 from mibao.deid import Pseudonymiser, Vault, pseudonyms
 from mibao.deid.pseudonyms import check_symbol, stem_of
+from mibao.deid.vault_sqlite import APPLICATION_ID, SCHEMA
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.types import EntityType
 
@@ -66,95 +69,224 @@ def test_a_name_that_stands_already_cannot_be_linked_to_another() -> None:
     assert stem_of(vault.placeholder_for(PERSON, "林晓雨")) == stem_of(vault.placeholder_for(PERSON, "Lin Xiaoyu"))
 
 
-def test_a_saved_session_restores_and_goes_on_with_the_same_placeholders(tmp_path: Path) -> None:
-    text, path = "Dr. Chen, 13800138000, \ud800 <PERSON_0000000000>", tmp_path / "note.vault"
-    session = Pseudonymiser(key=KEY, scope="file")
+def _vault(path: Path, *names: str) -> list[str]:
+    with Vault.open(path, scope_key=KEY) as vault:
+        return [vault.placeholder_for(PERSON, name) for name in names]
+
+
+def _changed(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+@settings(derandomize=True, deadline=None, max_examples=15)
+@given(
+    sessions=st.lists(
+        st.lists(st.tuples(st.sampled_from(EntityType), st.text(st.characters(codec=None), min_size=1))), max_size=4
+    )
+)
+def test_a_file_gives_what_memory_gives_however_often_it_is_opened(
+    sessions: list[list[tuple[EntityType, str]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, memory = tmp_path_factory.mktemp("vault") / "v", Vault(scope_key=KEY)
+    for values in sessions:
+        with Vault.open(path, scope_key=KEY) as vault, vault.batch():
+            assert [vault.placeholder_for(*each) for each in values] == [
+                memory.placeholder_for(*each) for each in values
+            ]
+    with Vault.open(path, scope_key=KEY) as vault:
+        assert len(vault) == len(memory)
+        for values in sessions:
+            assert [vault.written(memory.placeholder_for(*each)) for each in values] == [each[1] for each in values]
+
+
+def test_several_texts_go_into_one_vault_and_each_session_restores_all(tmp_path: Path) -> None:
+    texts, path = ["Dr. Chen, 13800138000", "\ud800 <PERSON_0000000000>, +86 138 0013 8000"], tmp_path / "note.vault"
+    session = Pseudonymiser.open(path, key=KEY, scope="file")
     session.link(PERSON, "Chen", "陈")
-    masked = session.mask(text)
-    session.save(path)
-    session.save(path)
-    again = Pseudonymiser.load(path, key=KEY, scope="file")
-    assert again.restore(masked.text) == text
-    assert again.mask(text).text == masked.text
+    masked = [session.mask(texts[0]).text]
+    session.close()
+    again = Pseudonymiser.open(path, key=KEY, scope="file")
+    masked.append(again.mask(texts[1]).text)
+    assert [again.restore(each) for each in masked] == texts
+    assert again.mask(texts[0]).text == masked[0]
     assert stem_of(again.vault.placeholder_for(PERSON, "陈")) == stem_of(again.vault.placeholder_for(PERSON, "Chen"))
+    again.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_shows_nothing_and_two_saves_share_nothing_but_their_header(tmp_path: Path) -> None:
-    vault = Vault(scope_key=KEY)
-    vault.placeholder_for(PERSON, "Zebulon Zebulon Zebulon Zebulon")
-    one, two = tmp_path / "one", tmp_path / "two"
-    vault.save(one)
-    vault.save(two)
-    first, second = one.read_bytes(), two.read_bytes()
-    assert b"Zebulon" not in first
-    header = frames.HEADER_BYTES + 32
-    assert first[:header] == second[:header]
-    assert sum(a == b for a, b in zip(first[header:], second[header:], strict=True)) < 16
+def test_values_that_collide_across_sessions_keep_placeholders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pseudonyms, "stem",
+        lambda entity, value, *, scope_key, attempt: f"{attempt:09d}" + check_symbol(f"{attempt:09d}"),
+    )  # fmt: skip
+    monkeypatch.setattr(pseudonyms, "form", lambda entity, written, *, scope_key, attempt: f"{attempt:04d}")
+    names = [f"Name {index}" for index in range(6)] + ["NAME 3", "name 3"]
+    given = [_vault(tmp_path / "v", name)[0] for name in names]
+    assert len(set(given)) == len(names)
+    with Vault.open(tmp_path / "v", scope_key=KEY) as vault:
+        assert [vault.written(each) for each in given] == names
+    assert _vault(tmp_path / "v", *names) == given
 
 
-def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "vault"
-    vault = Vault(scope_key=KEY)
-    vault.placeholder_for(PERSON, "Chen")
-    vault.save(path)
-    data = path.read_bytes()
-    for place in range(len(data)):
-        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        with pytest.raises((IntegrityError, KeyMismatch)):
-            Vault.load(path, scope_key=KEY)
+def test_two_open_vaults_see_each_others_rows_and_wait_for_each_others_batches(tmp_path: Path) -> None:
+    with Vault.open(tmp_path / "v", scope_key=KEY) as one, Vault.open(tmp_path / "v", scope_key=KEY) as two:
+        made = one.placeholder_for(PERSON, "Ann")
+        assert two.written(made) == "Ann"
+        assert two.placeholder_for(PERSON, "Ann") == made
+        order: list[str] = []
+        waiting = threading.Thread(target=lambda: order.append(two.placeholder_for(PERSON, "Bob")))
+        with one.batch():
+            one.placeholder_for(PERSON, "Cid")
+            waiting.start()
+            waiting.join(timeout=0.2)
+            assert order == []
+        waiting.join(timeout=30)
+        assert one.written(order[0]) == "Bob"
+        with Vault.open(tmp_path / "v", scope_key=KEY) as three:
+            assert len(three) == 3
+
+
+def test_what_a_failed_batch_made_is_not_stored_and_not_remembered(tmp_path: Path) -> None:
+    with Vault.open(tmp_path / "v", scope_key=KEY) as vault:
+        with pytest.raises(ZeroDivisionError), vault.batch():
+            made = vault.placeholder_for(PERSON, "Ann")
+            raise ZeroDivisionError
+        assert vault.written(made) is None
+        assert vault.placeholder_for(PERSON, "Ann") == made
+        assert vault.written(made) == "Ann"
+
+
+def test_a_file_shows_no_value_no_type_and_no_placeholder(tmp_path: Path) -> None:
+    (made,) = _vault(tmp_path / "v", "Zebulon Zebulon Zebulon")
+    data = (tmp_path / "v").read_bytes()
+    assert not [part for part in (b"Zebulon", b"PERSON", made.encode()) if part in data]
+
+
+def test_an_altered_row_is_refused_and_the_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    made = _vault(path, "Ann", "Bob")
+    with closing(sqlite3.connect(path)) as connection:
+        tags = [row[0] for row in connection.execute("SELECT tag FROM rows")]
+    refused = 0
+    for tag in tags:
+        original = path.read_bytes()
+        _changed(path, f"UPDATE rows SET sealed = zeroblob(60) WHERE tag = x'{tag.hex()}'")  # noqa: S608
+        with Vault.open(path, scope_key=KEY) as vault:
+            for each, name in zip(made, ("Ann", "Bob"), strict=True):
+                try:
+                    assert vault.written(each) == name
+                except IntegrityError as error:
+                    assert str(error) == "vault: a row of it was altered"
+                    refused += 1
+        path.write_bytes(original)
+    assert refused == 2
+
+
+def test_rows_in_each_others_place_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    made = _vault(path, "Ann", "Bob")
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT tag, sealed FROM rows").fetchall()
+    for tag, _ in rows:
+        for other, sealed in rows:
+            if tag != other:
+                _changed(path, f"UPDATE rows SET sealed = x'{sealed.hex()}' WHERE tag = x'{tag.hex()}'")  # noqa: S608
+                with Vault.open(path, scope_key=KEY) as vault:
+                    for each, name in zip(made, ("Ann", "Bob"), strict=True):
+                        try:
+                            assert vault.written(each) == name
+                        except IntegrityError:
+                            continue
+        _changed(path, *(f"UPDATE rows SET sealed = x'{s.hex()}' WHERE tag = x'{t.hex()}'" for t, s in rows))  # noqa: S608
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("statement", "message"),
     [
-        (lambda data: data[:-1], r"^frame: truncated"),
-        (lambda data: data + b"\0", r"^frame: 1 bytes after the end$"),
-        (lambda data: b"MBXX" + data[4:], r"^frame: expected b'MBVT' at its start$"),
-        (lambda data: data[:4] + b"\2" + data[5:], r"^frame: expected version 1, got 2$"),
-        (lambda data: data[:5] + b"\2" + data[6:], r"^vault: expected a frame of kind 1, got 2$"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), r"^vault: its content was changed$"),
-        (lambda data: data[:6] + (79).to_bytes(4, "big") + data[10:89], r"^vault: truncated$"),
+        (
+            "DELETE FROM rows WHERE tag = (SELECT min(tag) FROM rows)",
+            r"^vault: expected 4 rows as its head says, got 3$",
+        ),
+        ("INSERT INTO rows VALUES (x'00', x'00')", r"^vault: expected 4 rows as its head says, got 5$"),
+        ("UPDATE head SET counts = zeroblob(44)", r"^vault: its head was altered$"),
+        ("UPDATE head SET salt = zeroblob(32)", r"^vault: its head was altered$"),
+        ("UPDATE head SET salt = x'00'", r"^vault: its head is missing or malformed$"),
+        ("DELETE FROM head", r"^vault: its head is missing or malformed$"),
+        ("CREATE TABLE more (x)", r"^vault: expected the tables head and rows as specified, and nothing else$"),
+        ("CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows; END", r"^vault: expected the tables head and "),
+        ("PRAGMA user_version = 9", r"^vault: expected format version 1$"),
     ],
 )
-def test_a_changed_file_is_refused_by_name(change, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / "vault"
-    Vault(scope_key=KEY).save(path)
-    path.write_bytes(change(path.read_bytes()))
+def test_a_changed_file_is_refused_by_name(statement: str, message: str, tmp_path: Path) -> None:
+    _vault(tmp_path / "v", "Ann", "Bob")
+    _changed(tmp_path / "v", statement)
     with pytest.raises(IntegrityError, match=message):
-        Vault.load(path, scope_key=KEY)
+        Vault.open(tmp_path / "v", scope_key=KEY)
+
+
+def test_an_older_file_in_place_of_the_open_one_is_noticed(tmp_path: Path) -> None:
+    with Vault.open(tmp_path / "v", scope_key=KEY) as vault:
+        vault.placeholder_for(PERSON, "Ann")
+        vault.close()
+        older = (tmp_path / "v").read_bytes()
+    with Vault.open(tmp_path / "v", scope_key=KEY) as vault:
+        vault.placeholder_for(PERSON, "Bob")
+        rows = sqlite3.connect(tmp_path / "v")
+        old = tmp_path / "old"
+        old.write_bytes(older)
+        rows.execute(f"ATTACH '{old}' AS old")
+        rows.execute("DELETE FROM rows")
+        rows.execute("INSERT INTO rows SELECT * FROM old.rows")
+        rows.execute("UPDATE head SET counts = (SELECT counts FROM old.head)")
+        rows.commit()
+        rows.close()
+        with pytest.raises(IntegrityError, match=r"^vault: rolled back or replaced while it was open$"):
+            vault.placeholder_for(PERSON, "Cid")
 
 
 def test_another_key_or_scope_is_named_as_such(tmp_path: Path) -> None:
     path = tmp_path / "vault"
-    Pseudonymiser(key=KEY, scope="one").save(path)
+    Pseudonymiser.open(path, key=KEY, scope="one").close()
     for key, scope in ((bytes(32), "one"), (KEY, "two")):
         with pytest.raises(KeyMismatch, match=r"^vault: sealed for another key or another scope$"):
-            Pseudonymiser.load(path, key=key, scope=scope)
+            Pseudonymiser.open(path, key=key, scope=scope)
 
 
-def test_a_missing_file_and_an_unwritable_place_are_input_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^vault: cannot read .*: No such file or directory$"):
-        Vault.load(tmp_path / "none", scope_key=KEY)
+def test_a_vault_that_claims_another_scope_still_opens_nothing(tmp_path: Path) -> None:
+    _vault(tmp_path / "v", "Ann")
+    other = Vault(scope_key=bytes(32))
+    _changed(tmp_path / "v", f"UPDATE head SET scope = x'{other.scope.value.hex()}'")  # noqa: S608
+    with pytest.raises(IntegrityError, match=r"^vault: its head was altered$"):
+        Vault.open(tmp_path / "v", scope_key=bytes(32))
+
+
+def test_what_is_no_vault_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a text", encoding="utf-8")
+    with pytest.raises(InputError, match=r"text: not a vault of mibao$"):
+        Vault.open(tmp_path / "text", scope_key=KEY)
+    assert (tmp_path / "text").read_text(encoding="utf-8") == "a text"
     with pytest.raises(InputError, match=r"^vault: cannot write .*: No such file or directory$"):
-        Vault(scope_key=KEY).save(tmp_path / "none" / "vault")
+        Vault.open(tmp_path / "none" / "vault", scope_key=KEY)
+    _vault(tmp_path / "v", "Ann")
+    (tmp_path / "v-journal").write_bytes(b"")
+    with pytest.raises(IntegrityError, match=r"^rollback journal beside the vault: "):
+        Vault.open(tmp_path / "v", scope_key=KEY)
 
 
-def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "vault"
-    vault = Vault(scope_key=KEY)
-    vault.save(path)
-    before = path.read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match=r"^vault: cannot write .*: No space left on device$"):
-        vault.save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+def test_the_file_is_the_one_that_the_specification_describes(tmp_path: Path) -> None:
+    _vault(tmp_path / "v", "Ann")
+    data = (tmp_path / "v").read_bytes()
+    assert data[68:72] == APPLICATION_ID.to_bytes(4, "big") == b"mbvt"
+    page = (Path(__file__).parents[2] / "docs/spec/vault.md").read_text(encoding="utf-8")
+    assert all(statement in " ".join(page.split()) for statement in SCHEMA.values())
 
 
 def test_a_vault_is_neither_pickled_nor_copied() -> None:
@@ -172,4 +304,4 @@ def test_a_scope_key_of_another_length_is_refused() -> None:
 def test_what_is_no_regular_file_is_no_vault_and_nothing_waits_for_it(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InputError, match="not a regular file"):
-        Vault.load(tmp_path / name, scope_key=KEY)
+        Vault.open(tmp_path / name, scope_key=KEY)

@@ -10,6 +10,7 @@ import typer
 from mibao.errors import InputError
 
 if TYPE_CHECKING:
+    from mibao.deid.custom import CustomTypes
     from mibao.deid.policies import Policy
 
 EXIT_UNCHECKED = 3
@@ -32,6 +33,10 @@ KeyFile = Annotated[
     Path | None,
     typer.Option("--key", metavar="FILE", help="The file of the secret key, 64 hexadecimal digits. Default: V.key."),
 ]
+TypesFile = Annotated[
+    Path | None,
+    typer.Option("--types", metavar="FILE", help="Types of your own, in TOML: pattern, validator, context, words."),
+]
 Scope = Annotated[str, typer.Option(help="Whose data these are: two scopes share no pseudonym.")]
 
 
@@ -49,6 +54,7 @@ def detect(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help='JSON lines with a "text" in; for each, in order, one line of findings out.')
     ] = False,
+    types_file: TypesFile = None,
     output: Output = None,
 ) -> None:
     """Say where personal data stands, of which type, how sure and why. Never what it is.
@@ -57,8 +63,9 @@ def detect(
     """
     from mibao.cli import deid_files, deid_work
 
+    own = deid_files.read_types(types_file)
     with deid_files.opened(source) as place, deid_files.written(output) as out:
-        withheld = (deid_work.detect_jsonl if jsonl else deid_work.detect_text)(place, out)
+        withheld = (deid_work.detect_jsonl if jsonl else deid_work.detect_text)(place, out, own)
     if withheld:
         raise typer.Exit(EXIT_UNCHECKED)
 
@@ -72,28 +79,43 @@ def mask(  # noqa: PLR0917 - typer's options
     explain: Annotated[
         bool, typer.Option("--explain", help="Say of each finding what, where, how sure and why.")
     ] = False,
+    types_file: TypesFile = None,
     vault: VaultFile = None,
     key: KeyFile = None,
     scope: Scope = SCOPE,
+    engine: Annotated[
+        str, typer.Option("--engine", help="For a folder of .parquet files: local, or ray, on a Ray cluster.")
+    ] = "local",
     output: Output = None,
 ) -> None:
-    """Change the personal data in a text, in JSON lines or in a table (.csv, .parquet, .jsonl).
+    """Change the personal data in a text, JSON lines, a table (.csv, .parquet, .jsonl) or a folder of .parquet.
 
     Without a policy each finding becomes the name of its type; with a vault it becomes a placeholder that `unmask`
     restores exactly. Exit code 3: a record could not be checked; it is left out and listed.
     """
     from mibao.cli import deid_files, deid_work
 
-    chosen = _policy(policy, restorable=vault is not None)
+    own = deid_files.read_types(types_file)
+    chosen = _policy(policy, own, restorable=vault is not None)
+    if source != "-" and Path(source).is_dir():
+        from mibao.cli import deid_folder
+
+        withheld = deid_folder.mask_folder(
+            Path(source), output, chosen, types_file=types_file, key=key, vault=vault, scope=scope, engine=engine
+        )
+        raise typer.Exit(EXIT_UNCHECKED if withheld else 0)
     with deid_files.keys_and_vault(vault, key, scope=scope, needed=chosen.needs_key) as held:
         if deid_files.is_table(source):
             from mibao.cli import deid_tables
 
-            withheld = deid_tables.mask_table(Path(source), output, chosen, held, explain=explain)
+            withheld = deid_tables.mask_table(Path(source), output, chosen, held, own, explain=explain)
+        elif resource := deid_files.read_resource(source):
+            from mibao.cli import deid_tables
+
+            withheld = deid_tables.mask_resource(source, resource, output, chosen, held, own, explain=explain)
         else:
             with deid_files.opened(source) as place, deid_files.written(output) as out:
-                withheld = deid_work.mask_text(place, out, chosen, held, explain=explain)
-                held.save()
+                withheld = deid_work.mask_text(place, out, chosen, held, own, explain=explain)
     if withheld:
         raise typer.Exit(EXIT_UNCHECKED)
 
@@ -159,7 +181,7 @@ def evaluate(
 
 
 @app.command()
-def risk(
+def risk(  # noqa: PLR0917 - typer's options
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file.")],
     quasi: Annotated[
         str, typer.Option("--quasi", metavar="A,B", help="Columns that somebody may know of a person from elsewhere.")
@@ -167,21 +189,88 @@ def risk(
     sensitive: Annotated[
         str | None, typer.Option("--sensitive", metavar="C", help="A column that nobody is to learn of a person.")
     ] = None,
+    population: Annotated[
+        Path | None,
+        typer.Option("--population", metavar="FILE", help="A table of everybody that the rows were taken from."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a report with plots there, one page.")
+    ] = None,
+    chinese: Annotated[bool, typer.Option("--zh", help="The report in Chinese. 报告用中文。")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Measure k-anonymity, l-diversity, t-closeness and the risk of re-identification of a table."""
-    from mibao.cli import deid_screen, deid_tables
+    from mibao.cli import deid_anonymise, deid_screen, deid_tables
 
-    deid_screen.print_risk(deid_tables.measure(table, quasi.split(","), sensitive), as_json=as_json)
+    names = quasi.split(",")
+    found, sizes = deid_tables.measure(table, names, sensitive, population)
+    if page is not None:
+        deid_anonymise.write_page(page, found, sizes, names, chinese=chinese)
+    deid_screen.print_risk(found, as_json=as_json)
 
 
-def _policy(name: str | None, *, restorable: bool) -> Policy:
+@app.command()
+def anonymise(  # noqa: PLR0917 - typer's options
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file.")],
+    quasi: Annotated[
+        str, typer.Option("--quasi", metavar="A,B", help="Columns that somebody may know of a person from elsewhere.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the table goes.")],
+    k: Annotated[int, typer.Option("--k", min=2, help="So many rows at least agree in these columns.")] = 5,
+    sensitive: Annotated[
+        str | None, typer.Option("--sensitive", metavar="C", help="A column that nobody is to learn of a person.")
+    ] = None,
+    diverse: Annotated[int, typer.Option("--l", min=1, help="So many values of it among such rows.")] = 1,
+    close: Annotated[float, typer.Option("--t", min=0, max=1, help="How far their values may be from all.")] = 1.0,
+    most_suppressed: Annotated[
+        float, typer.Option("--suppress", min=0, max=0.99, help="Share of rows that may be left out at most.")
+    ] = 0.05,
+    hierarchy: Annotated[
+        list[str] | None,
+        typer.Option("--hierarchy", metavar="C=FILE", help="How the values of a column become less exact, as CSV."),
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="A,B", help="Columns to keep though personal data stands in them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
+) -> None:
+    """Make a table k-anonymous, l-diverse and t-close: values less exact, few rows left out, and what that lost.
+
+    Columns that hold personal data and are neither quasi-identifiers nor sensitive are refused: mask them first.
+    """
+    from mibao.cli import deid_anonymise
+    from mibao.deid.generalising import Demand
+
+    deid_anonymise.anonymise(
+        table, output, quasi.split(","), Demand(k=k, l=diverse, t=close, most_suppressed=most_suppressed),
+        sensitive=sensitive, hierarchies=hierarchy or [], keep=(keep or "").split(","), as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen.")] = 5002,
+    host: Annotated[
+        str, typer.Option("--host", help="At which address; by default only for this machine.")
+    ] = "127.0.0.1",
+    types_file: TypesFile = None,
+    key: KeyFile = None,
+    scope: Scope = SCOPE,
+) -> None:
+    """Answer Presidio's HTTP calls: /analyze, /anonymize, /deanonymize, /supportedentities, /health."""
+    from mibao.cli import deid_serve
+
+    deid_serve.serve(host, port, types_file, key, scope=scope)
+
+
+def _policy(name: str | None, own: CustomTypes | None, *, restorable: bool) -> Policy:
     from mibao.cli.deid_files import read_policy
     from mibao.deid.policies import PSEUDONYMS, REPLACE, Keep, Pseudonym
 
-    if name is None:
-        return PSEUDONYMS if restorable else REPLACE
-    policy = read_policy(name)
+    by_default = PSEUDONYMS if restorable else REPLACE
+    policy = by_default if name is None else read_policy(name, own.names if own else ())
+    if own is not None:
+        policy = own.applied_to(policy)
     lossy = sorted(
         entity for entity, operation in policy.operations().items() if not isinstance(operation, Keep | Pseudonym)
     )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from mibao.errors import InputError
 
 if TYPE_CHECKING:
+    from mibao.deid.custom import CustomTypes
     from mibao.deid.policies import Policy
     from mibao.deid.vault import Vault
 
@@ -22,12 +23,15 @@ MAX_POLICY_BYTES = 1 << 20
 _KEY_BYTES = 32
 # What text cannot be taken from in this version. A name says more than "not UTF-8", and none is ever passed on.
 _REFUSED = {
-    ".pdf": "PDF", ".docx": "Word", ".doc": "Word", ".xlsx": "Excel", ".xls": "Excel", ".pptx": "PowerPoint",
+    ".doc": "old Word", ".xlsx": "Excel", ".xls": "Excel", ".pptx": "PowerPoint",
     ".dcm": "DICOM", ".png": "images", ".jpg": "images", ".jpeg": "images", ".tif": "images", ".tiff": "images",
     ".gif": "images", ".bmp": "images", ".rtf": "RTF", ".odt": "OpenDocument", ".zip": "archives", ".gz": "archives",
     ".avro": "Avro", ".orc": "ORC", ".feather": "Feather", ".sqlite": "databases", ".db": "databases", ".eml": "e-mail",
-    ".msg": "e-mail", ".html": "HTML", ".htm": "HTML",
+    ".msg": "e-mail", ".jp2": "images", ".heic": "images",
+    ".webp": "images", ".svg": "images", ".mp3": "sound", ".wav": "sound", ".mp4": "film", ".nii": "scans",
 }  # fmt: skip
+DOCUMENTS = (".pdf", ".docx", ".html", ".htm")
+MAX_DOCUMENT_BYTES = 1 << 28
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
@@ -46,6 +50,9 @@ class Place:
         Raises:
             InputError: it is not UTF-8, or holds what no text does.
         """
+        if Path(self.name).suffix.lower() in DOCUMENTS:
+            yield from self._of_document()
+            return
         decoder = codecs.getincrementaldecoder("utf-8")("strict")
         while chunk := self.file.read(CHUNK_BYTES):
             self.read += len(chunk)
@@ -53,10 +60,28 @@ class Place:
         yield self._decoded(decoder, b"", final=True)
 
     def lines(self) -> Iterator[bytes]:
-        """The lines, without their ends."""
+        """The lines, without their ends.
+
+        Raises:
+            InputError: it is a document, which has none.
+        """
+        if Path(self.name).suffix.lower() in DOCUMENTS:
+            raise InputError(f"{self.name}: expected JSON lines, got a document")
         for line in self.file:
             self.read += len(line)
             yield line.removesuffix(b"\n").removesuffix(b"\r")
+
+    def _of_document(self) -> Iterator[str]:
+        from mibao.deid.documents import READERS
+
+        data = self.file.read(MAX_DOCUMENT_BYTES + 1)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise InputError(f"{self.name}: expected a document of at most {MAX_DOCUMENT_BYTES >> 20} MiB")
+        self.read += len(data)
+        try:
+            yield from READERS[Path(self.name).suffix.lower()](data)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from error
 
     def _decoded(self, decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool) -> str:
         if b"\0" in chunk:
@@ -129,11 +154,6 @@ class Held:
     vault: Vault | None
     path: Path | None
 
-    def save(self) -> None:
-        """Seal the vault into its file. Raises as :meth:`mibao.deid.vault.Vault.save`."""
-        if self.vault is not None and self.path is not None:
-            self.vault.save(self.path)
-
 
 @contextmanager
 def keys_and_vault(vault: Path | None, key: Path | None, *, scope: str, needed: bool) -> Iterator[Held]:
@@ -164,8 +184,8 @@ def keys_and_vault(vault: Path | None, key: Path | None, *, scope: str, needed: 
     if vault is None or own is None:
         yield Held(scope_key=own, vault=None, path=None)
         return
-    kept = Vault.load(vault, scope_key=own) if vault.exists() else Vault(scope_key=own)
-    yield Held(scope_key=own, vault=kept, path=vault)
+    with Vault.open(vault, scope_key=own) as kept:
+        yield Held(scope_key=own, vault=kept, path=vault)
 
 
 def is_table(source: str) -> bool:
@@ -173,8 +193,27 @@ def is_table(source: str) -> bool:
     return source != "-" and Path(source).suffix.lower() in TABLES
 
 
-def read_policy(name: str) -> Policy:
-    """The policy in the file ``name``, or the ready one of that name.
+def read_resource(source: str) -> dict[str, Any] | None:
+    """The FHIR resource in the file ``source``; None where it is another file.
+
+    Raises:
+        InputError: a file lies in the resource, which cannot be read.
+    """
+    path = Path(source)
+    if source == "-" or path.suffix.lower() != ".json" or not path.is_file():
+        return None
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        return None
+    from mibao.deid.fhir import parse_resource
+
+    try:
+        return parse_resource(path.read_bytes())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_policy(name: str, types: Iterable[str] = ()) -> Policy:
+    """The policy in the file ``name``, or the ready one of that name; it may speak of ``types`` too.
 
     Raises:
         InputError: neither is there, or it is no policy.
@@ -186,12 +225,32 @@ def read_policy(name: str) -> Policy:
         return ready_policy(name)
     if not path.is_file():
         raise InputError(f"{path}: expected a policy's file, got nothing there")
+    return parse_policy(small_text(path), source=str(path), types=types)
+
+
+def read_types(path: Path | None) -> CustomTypes | None:
+    """The user's own types in a file; none where no file is named.
+
+    Raises:
+        InputError: there is no such file, or it describes no types.
+    """
+    if path is None:
+        return None
+    from mibao.deid.custom import parse_types
+
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of types, got nothing there")
+    return parse_types(small_text(path), source=str(path))
+
+
+def small_text(path: Path) -> str:
+    """The text of a small file. Raises ``InputError`` where it is longer, or no UTF-8."""
     with path.open("rb") as file:
         content = file.read(MAX_POLICY_BYTES + 1)
     if len(content) > MAX_POLICY_BYTES:
-        raise InputError(f"{path}: expected a policy of at most {MAX_POLICY_BYTES} bytes")
+        raise InputError(f"{path}: expected at most {MAX_POLICY_BYTES} bytes")
     try:
-        return parse_policy(content.decode(), source=str(path))
+        return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text") from error
 

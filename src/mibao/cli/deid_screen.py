@@ -109,6 +109,7 @@ def print_risk(found: Mapping[str, float], *, as_json: bool) -> None:
         "rows": "rows", "k": "k-anonymity: so many rows at least agree in the quasi-identifiers",
         "l_distinct": "l-diversity: so many values of the sensitive column at least among such rows",
         "l_entropy": "l-diversity by entropy", "t": "t-closeness: so far at most from the whole table, 0 to 1",
+        "journalist": "chance of finding somebody, no matter whom, in the population, at worst",
         "prosecutor": "chance of finding a person who is known to be in the table, at worst",
         "alone_in_their_class": "share of rows that no other agrees with",
         "marketer": "share of rows found by guessing, on average",

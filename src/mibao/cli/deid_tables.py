@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,77 +14,65 @@ from mibao.cli.deid_work import Progress, notes
 from mibao.errors import InputError, MibaoError
 
 if TYPE_CHECKING:
+    from mibao.deid.custom import CustomTypes
     from mibao.deid.operations import Operator
     from mibao.deid.policies import Policy
     from mibao.deid.tables import TableMasker
 
 
-def mask_table(source: Path, output: Path | None, policy: Policy, held: Held, *, explain: bool) -> int:
+def mask_table(
+    source: Path, output: Path | None, policy: Policy, held: Held, own: CustomTypes | None = None, *, explain: bool
+) -> int:
     """The table ``source`` masked into ``output``; returns how many records were withheld."""
     from mibao.deid.operations import Operator
 
     operator = Operator(policy, scope_key=held.scope_key, vault=held.vault)
     if source.suffix.lower() in (".jsonl", ".ndjson"):
-        return _mask_lines(source, output, operator, held, explain=explain)
+        return _mask_lines(source, output, operator, held, own, explain=explain)
     if output is None:
         raise InputError(f"{source}: expected -o FILE, where the masked table goes")
     with opened(str(source)) as place:
-        _mask_batches(source, output, operator, held, place, explain=explain)
+        _mask_batches(source, output, operator, held, own, place, explain=explain)
     return 0
 
 
-def _mask_batches(source: Path, output: Path, operator: Operator, held: Held, place: Place, *, explain: bool) -> None:
-    from mibao.deid.detection import default_engine
-    from mibao.deid.files import batches, writer
-    from mibao.deid.tables import SAMPLE_ROWS, TableMasker
-
-    import pyarrow as pa  # isort: skip - the line above says which extra brings it
-    import pyarrow.compute  # isort: skip
+def _mask_batches(  # noqa: PLR0917
+    source: Path, output: Path, operator: Operator, held: Held, own: CustomTypes | None, place: Place, *, explain: bool
+) -> None:
+    from mibao.deid.files import batches, masked_batch, sample_of, writer
 
     progress = Progress(place)
     masker: TableMasker | None = None
     with new_file(output) as part, writer(part, output.suffix.lower()) as write:
         for batch in batches(source):
             if masker is None:
-                sample = {
-                    name: [_text(value) or "" for value in batch.column(index).slice(0, SAMPLE_ROWS).to_pylist()]
-                    for index, name in enumerate(batch.schema.names)
-                }
-                masker = TableMasker(operator, sample, engine=default_engine())
+                masker = _table_masker(operator, sample_of(batch), own)
                 _show_columns(masker, explain=explain)
-            changed = [
-                _masked_column(masker, name, batch.column(index), pa) for index, name in enumerate(batch.schema.names)
-            ]
-            write(pa.RecordBatch.from_arrays(changed, names=batch.schema.names))
+            write(masked_batch(masker, batch))
             progress.records += batch.num_rows
             place.read += batch.nbytes
             progress.counts = _counts(masker)
             progress.tick()
-        held.save()
     replaced = masker.changes.replaced if masker else 0
     progress.close(done=f"masked by {operator.policy.name}", notes=notes(replaced, held))
 
 
-def _masked_column(masker: TableMasker, name: str, column: Any, pa: Any) -> Any:
-    if masker.keeps(name) or pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
-        return column
-    before = [_text(value) for value in column.to_pylist()]
-    after = masker.column(name, before)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) and masker.is_text(name):
-        # A number that is somebody's cannot be changed and stay a number: it is left out.
-        hidden = pa.array([one != other for one, other in zip(before, after, strict=True)])
-        masker.changes.replaced += hidden.true_count
-        return pa.compute.if_else(hidden, pa.scalar(None, column.type), column)
-    return pa.array(after, type=pa.string())
-
-
-def _mask_lines(source: Path, output: Path | None, operator: Operator, held: Held, *, explain: bool) -> int:
+def _table_masker(operator: Operator, sample: Mapping[str, Sequence[str]], own: CustomTypes | None) -> TableMasker:
     from mibao.deid.detection import default_engine
-    from mibao.deid.tables import TableMasker, in_strings, records
+    from mibao.deid.tables import TableMasker
+
+    engine, detectors = (own.engine, own.detectors) if own else (default_engine(), ())
+    return TableMasker(operator, sample, engine=engine, detectors=detectors)
+
+
+def _mask_lines(
+    source: Path, output: Path | None, operator: Operator, held: Held, own: CustomTypes | None, *, explain: bool
+) -> int:
+    from mibao.deid.tables import in_strings, records
 
     with opened(str(source)) as place, written(output) as out:
         progress = Progress(place)
-        masker = TableMasker(operator, _sample_of(source), engine=default_engine())
+        masker = _table_masker(operator, _sample_of(source), own)
         _show_columns(masker, explain=explain)
         for number, record in records(place.lines()):
             progress.records += 1
@@ -100,9 +88,36 @@ def _mask_lines(source: Path, output: Path | None, operator: Operator, held: Hel
             out.write(line + "\n")
             progress.counts = _counts(masker)
             progress.tick()
-        held.save()
         progress.close(done=f"masked by {operator.policy.name}", notes=notes(masker.changes.replaced, held))
     return len(progress.withheld)
+
+
+def mask_resource(  # noqa: PLR0917
+    source: str,
+    resource: dict[str, Any],
+    output: Path | None,
+    policy: Policy,
+    held: Held,
+    own: CustomTypes | None,
+    *,
+    explain: bool,
+) -> int:
+    """A FHIR resource masked in its own shape, into ``output``."""
+    from mibao.deid.fhir import COLUMNS, masked_resource
+    from mibao.deid.operations import Operator
+
+    operator = Operator(policy, scope_key=held.scope_key, vault=held.vault)
+    masker = _table_masker(operator, {}, own)
+    masker.columns = dict(COLUMNS)
+    with opened(source) as place, written(output) as out:
+        progress = Progress(place)
+        place.read = place.size or 0
+        if explain:
+            _show_columns(masker, explain=explain)
+        out.write(json.dumps(masked_resource(resource, masker.cell), ensure_ascii=False, indent=2) + "\n")
+        progress.counts = _counts(masker)
+        progress.close(done=f"masked by {policy.name}", notes=notes(masker.changes.replaced, held))
+    return 0
 
 
 def _sample_of(source: Path) -> dict[str, list[str]]:
@@ -137,42 +152,58 @@ def _counts(masker: TableMasker) -> Counter[str]:
     return Counter({entity.value: count for entity, count in masker.changes.found.items() if count})
 
 
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return str(value)
+def measure(
+    table: Path, quasi: Sequence[str], sensitive: str | None, population: Path | None = None
+) -> tuple[dict[str, float], list[int]]:
+    """The measures of :mod:`mibao.deid.anonymity`, by name, and the size of each class.
 
-
-def measure(table: Path, quasi: Sequence[str], sensitive: str | None) -> dict[str, float]:
-    """The measures of :mod:`mibao.deid.anonymity`, by name; numbers in the columns count as numbers.
+    Numbers in the columns count as numbers.
 
     Raises:
         InputError: there is no such table or column.
     """
     from mibao.deid import anonymity
-    from mibao.deid.files import batches
 
-    wanted = [*quasi, *([sensitive] if sensitive else [])]
-    columns: dict[str, list[Hashable]] = {}
-    with opened(str(table)):
-        for batch in batches(table):
-            if missing := [name for name in wanted if name not in batch.schema.names]:
-                raise InputError(f"{table}: no column {missing[0]}; there are {', '.join(batch.schema.names)}")
-            for name in wanted:
-                columns.setdefault(name, []).extend(batch.column(batch.schema.names.index(name)).to_pylist())
-    columns = {name: _as_numbers(values) for name, values in columns.items()}
+    columns = numbers_in(read_columns(table, [*quasi, *([sensitive] if sensitive else [])]))
     measured = anonymity.risk(columns, quasi)
     found: dict[str, float] = {"rows": len(columns[quasi[0]]), "k": anonymity.k_anonymity(columns, quasi)}
     if sensitive:
         found["l_distinct"] = anonymity.l_diversity(columns, quasi, sensitive)
         found["l_entropy"] = anonymity.entropy_l_diversity(columns, quasi, sensitive)
         found["t"] = anonymity.t_closeness(columns, quasi, sensitive)
-    return found | {
+    found |= {
         "prosecutor": measured.prosecutor, "alone_in_their_class": measured.journalist_unique,
         "marketer": measured.marketer,
     }  # fmt: skip
+    if population is not None:
+        found["journalist"] = anonymity.journalist(columns, numbers_in(read_columns(population, quasi)), quasi)
+    return found, [len(rows) for rows in anonymity.classes(columns, quasi)]
+
+
+def read_columns(table: Path, wanted: Sequence[str] | None = None) -> dict[str, list[Hashable]]:
+    """The columns of a table, those named or all, in memory.
+
+    Raises:
+        InputError: there is no such table or column.
+    """
+    from mibao.deid.files import batches
+
+    columns: dict[str, list[Hashable]] = {}
+    with opened(str(table)):
+        for batch in batches(table):
+            names = batch.schema.names
+            if missing := [name for name in wanted or () if name not in names]:
+                raise InputError(f"{table}: no column {missing[0]}; there are {', '.join(names)}")
+            for name in wanted or names:
+                columns.setdefault(name, []).extend(batch.column(names.index(name)).to_pylist())
+    if not columns:
+        raise InputError(f"{table}: expected a table with rows")
+    return columns
+
+
+def numbers_in(columns: Mapping[str, list[Hashable]]) -> dict[str, list[Hashable]]:
+    """The columns; text that is numbers throughout as numbers."""
+    return {name: _as_numbers(values) for name, values in columns.items()}
 
 
 def _as_numbers(values: list[Hashable]) -> list[Hashable]:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mibao.cli.deid_files import Held, Place
 from mibao.errors import InputError, MibaoError
 
 if TYPE_CHECKING:
+    from mibao.deid.custom import CustomTypes
     from mibao.deid.evaluation import Agreement
     from mibao.deid.findings import Finding
     from mibao.deid.policies import Policy
@@ -68,15 +70,16 @@ class Progress:
             sys.stderr.write(f"withheld, not checked: {len(self.withheld):,} records (lines {listed})\n")
 
 
-def detect_jsonl(place: Place, out: IO[str]) -> int:
+def detect_jsonl(place: Place, out: IO[str], own: CustomTypes | None = None) -> int:
     """One line of findings for each line of ``place``; returns how many records were withheld."""
     from mibao.deid import detect
 
     progress = Progress(place)
+    find = detect if own is None else partial(detect, types=own)
     for number, line in enumerate(place.lines(), 1):
         progress.records += 1
         try:
-            found = detect(_text_of(line))
+            found = find(_text_of(line))
         except Exception as error:  # noqa: BLE001 - whatever a detector does, its record is withheld and the rest go on
             progress.withheld.append(number)
             reason = str(error) if isinstance(error, MibaoError) else f"the detector failed ({type(error).__name__})"
@@ -89,13 +92,13 @@ def detect_jsonl(place: Place, out: IO[str]) -> int:
     return len(progress.withheld)
 
 
-def detect_text(place: Place, out: IO[str]) -> int:
+def detect_text(place: Place, out: IO[str], own: CustomTypes | None = None) -> int:
     """One line for each finding: start, end, type, score and why, separated by tabs."""
     from mibao.deid.detection import default_engine
     from mibao.deid.scanning import Part, Scanner, whole_findings
 
     progress = Progress(place)
-    scanner = Scanner(default_engine())
+    scanner = Scanner(own.engine, own.detectors) if own else Scanner(default_engine())
 
     def parts() -> Iterator[Part]:
         for text in place.texts():
@@ -111,7 +114,9 @@ def detect_text(place: Place, out: IO[str]) -> int:
     return 0
 
 
-def mask_text(place: Place, out: IO[str], policy: Policy, held: Held, *, explain: bool) -> int:
+def mask_text(
+    place: Place, out: IO[str], policy: Policy, held: Held, own: CustomTypes | None = None, *, explain: bool
+) -> int:
     """The masked text of ``place``, as it comes."""
     from mibao.deid.detection import default_engine
     from mibao.deid.operations import Operator
@@ -120,7 +125,8 @@ def mask_text(place: Place, out: IO[str], policy: Policy, held: Held, *, explain
     progress = Progress(place)
     operator = Operator(policy, scope_key=held.scope_key, vault=held.vault)
     with _explained(explain) as tell:
-        masker = Masker(operator, engine=default_engine(), explain=tell)
+        engine, detectors = (own.engine, own.detectors) if own else (default_engine(), ())
+        masker = Masker(operator, engine=engine, detectors=detectors, explain=tell)
         for text in place.texts():
             out.write(masker.feed(text))
             progress.counts = Counter({entity.value: count for entity, count in masker.found.items() if count})

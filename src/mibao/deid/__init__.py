@@ -3,6 +3,7 @@
 Misses are possible: nothing here is called anonymous.
 """
 
+from mibao.deid.custom import CustomTypes, parse_types
 from mibao.deid.detection import detect, language_of
 from mibao.deid.findings import Detector, Finding
 from mibao.deid.masking import Masked, Pseudonymiser, Restored, mask, restore
@@ -12,6 +13,7 @@ from mibao.deid.streaming import Masker, Restorer
 from mibao.deid.vault import Vault
 
 __all__ = [
+    "CustomTypes",
     "Detector",
     "Finding",
     "Masked",
@@ -26,6 +28,7 @@ __all__ = [
     "language_of",
     "mask",
     "parse_policy",
+    "parse_types",
     "ready_policy",
     "restore",
 ]

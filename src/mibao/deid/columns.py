@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mibao.deid.findings import Detector
 from mibao.deid.matching import Engine
 from mibao.deid.scanning import Scanner, whole_findings
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 _MOST = 0.6  # of the values in a column, for it to be of their type
 _WHOLE = 0.8  # of a value, for a finding to be all of it
@@ -55,14 +56,14 @@ class Column:
     """
 
     name: str
-    entity: EntityType | None
+    entity: AnyType | None
     share: float
     why: str
 
 
-def infer(name: str, values: Sequence[str], *, engine: Engine) -> Column:
+def infer(name: str, values: Sequence[str], *, engine: Engine, detectors: Sequence[Detector] = ()) -> Column:
     """The type of a column from its name and a sample of its values, empty ones left out by the caller."""
-    counts = Counter(_whole_types(values, engine))
+    counts = Counter(_whole_types(values, engine, detectors))
     best, hits = counts.most_common(1)[0] if counts else (None, 0)
     share = hits / len(values) if values else 0.0
     named = next((entity for entity, pattern in _PATTERNS if pattern.fullmatch(name.strip())), None)
@@ -73,10 +74,10 @@ def infer(name: str, values: Sequence[str], *, engine: Engine) -> Column:
     return Column(name=name, entity=None, share=share, why="searched as text")
 
 
-def _whole_types(values: Sequence[str], engine: Engine) -> Iterator[EntityType]:
+def _whole_types(values: Sequence[str], engine: Engine, detectors: Sequence[Detector]) -> Iterator[AnyType]:
     """The type of each value that is one finding, or nearly so."""
     for value in values:
-        scanner = Scanner(engine)
+        scanner = Scanner(engine, detectors)
         found = list(whole_findings(scanner.whole(value)))
         if len(found) == 1 and found[0].end - found[0].start >= _WHOLE * len(value.strip()):
             yield found[0].type

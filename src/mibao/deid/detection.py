@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from mibao.deid import names
 from mibao.deid.findings import Detector, Finding
@@ -20,12 +21,21 @@ from mibao.deid.pseudonyms import PLACEHOLDER
 from mibao.deid.scanning import Scanner, whole_findings
 from mibao.types import EntityType, Language
 
+if TYPE_CHECKING:
+    from mibao.deid.custom import CustomTypes
+
 _HAN = re.compile("[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]")
 _APART = "\n" * REACH  # no rule and no model sees two texts so far apart
 _LATIN_WORD = re.compile("[A-Za-z]++")
 
 
-def detect(text: str, *, detectors: Sequence[Detector] = (), engine: Engine | None = None) -> tuple[Finding, ...]:
+def detect(
+    text: str,
+    *,
+    detectors: Sequence[Detector] = (),
+    engine: Engine | None = None,
+    types: CustomTypes | None = None,
+) -> tuple[Finding, ...]:
     """Where ``text`` holds personal data: findings in order, not overlapping, offsets in its characters.
 
     Text in the form of our own placeholders is a finding too, of type ``PLACEHOLDER``: that is what makes restoring
@@ -35,7 +45,10 @@ def detect(text: str, *, detectors: Sequence[Detector] = (), engine: Engine | No
         detectors: Others to ask as well.
         engine: What searches; by default :func:`default_engine`, which looks for names too where the extra ``deid`` is
             installed. :func:`rules_engine` has the rules alone.
+        types: Types of the user's own, :func:`mibao.deid.custom.parse_types`, beside those that come with mibao.
     """
+    if types is not None:
+        engine, detectors = engine or types.engine, (*detectors, *types.detectors)
     scanner = Scanner(engine or default_engine(), detectors)
     return tuple(whole_findings(scanner.whole(text)))
 

@@ -12,7 +12,7 @@ from mibao.crypto.kdf import derive
 from mibao.deid.checksums import is_luhn, resident_id_check_character
 from mibao.deid.normalisation import canonical_form, fold
 from mibao.deid.pseudonyms import utf8
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ _FEMALE_NAMES = frozenset(
 _FEMALE_SIGNS = frozenset("娜丽芳婷玲霞娟燕艳敏静洁雪梅兰英莉莹媛妍茜倩婉琳晶薇蕾瑶")
 
 
-def fake(entity: EntityType, written: str, *, key: bytes) -> str:
+def fake(entity: AnyType, written: str, *, key: bytes) -> str:
     """A value of the form of ``written``; the same for all written forms of one value that differ in separators only.
 
     Args:
@@ -119,7 +119,7 @@ def _resident_id(written: str, stream: bytes) -> str:
     return _digits_into(written, body + resident_id_check_character(body))
 
 
-_FAKERS: Mapping[EntityType, Callable[[str, bytes], str]] = MappingProxyType(
+_FAKERS: Mapping[AnyType, Callable[[str, bytes], str]] = MappingProxyType(
     {
         EntityType.PERSON: _person,
         EntityType.EMAIL_ADDRESS: _email,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mibao.deid.tables import SAMPLE_ROWS, TableMasker
 from mibao.errors import InputError, MissingExtra
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import csv, parquet
 except ImportError as error:
     raise MissingExtra("a table", extra="tables") from error
@@ -59,6 +61,56 @@ def writer(path: Path, kind: str) -> Iterator[Callable[[Batch], None]]:
     finally:
         for each in opened:
             each.close()
+
+
+def table_batches(columns: Mapping[str, Sequence[Hashable]]) -> Iterator[Batch]:
+    """A table in memory, in batches; columns of one kind of number keep it, all others become text."""
+    made = {name: _column_of(values) for name, values in columns.items()}
+    yield from pa.table(made).to_batches(max_chunksize=ROWS)
+
+
+def _column_of(values: Sequence[Hashable]) -> Any:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {float} and all(value.is_integer() for value in values if isinstance(value, float)):
+        return pa.array([None if value is None else int(value) for value in values])  # type: ignore[call-overload]
+    if len(kinds) == 1:
+        return pa.array(values)
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def sample_of(batch: Batch) -> dict[str, list[str]]:
+    """The first values of each column, as text: what its type is inferred from."""
+    return {
+        name: [_text(value) or "" for value in batch.column(index).slice(0, SAMPLE_ROWS).to_pylist()]
+        for index, name in enumerate(batch.schema.names)
+    }
+
+
+def masked_batch(masker: TableMasker, batch: Batch) -> Batch:
+    """``batch`` with each column changed; a number that is somebody's, and could not stay one, is left out."""
+    names = batch.schema.names
+    columns = [_masked_column(masker, name, batch.column(index)) for index, name in enumerate(names)]
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _masked_column(masker: TableMasker, name: str, column: Any) -> Any:
+    if masker.keeps(name) or pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
+        return column
+    before = [_text(value) for value in column.to_pylist()]
+    after = masker.column(name, before)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) and masker.is_text(name):
+        hidden = pa.array([one != other for one, other in zip(before, after, strict=True)])
+        masker.changes.replaced += hidden.true_count
+        return pc.if_else(hidden, pa.scalar(None, column.type), column)
+    return pa.array(after, type=pa.string())
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value)
 
 
 def _csv_batches(path: Path) -> Iterator[Batch]:

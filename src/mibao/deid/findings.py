@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from mibao.types import EntityType
+from mibao.types import AnyType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Finding:
     ``score`` in (0, 1] is a rank, not a probability. ``why`` names the rule, in words that hold no input.
     """
 
-    type: EntityType
+    type: AnyType
     start: int
     end: int
     score: float

@@ -19,7 +19,7 @@ from mibao.deid import places
 from mibao.deid.checks import CHECKS
 from mibao.deid.normalisation import MONTHS
 from mibao.errors import InputError
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 Verdict: TypeAlias = "tuple[int, int, float, str] | None"  # start, end, score and why, or not a finding
 
@@ -67,7 +67,7 @@ class Rule:
     ``tail`` continues a finding as often as it matches; one match of it takes at most ``tail_reach`` characters.
     """
 
-    entity: EntityType
+    entity: AnyType
     pattern: re.Pattern[str]
     judge: Callable[[re.Match[str]], Verdict]
     tail: re.Pattern[str] | None = None

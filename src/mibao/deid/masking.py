@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mibao.crypto.kdf import derive
+from mibao.deid.custom import CustomTypes
 from mibao.deid.detection import default_engine, language_of
 from mibao.deid.findings import Detector, Finding
 from mibao.deid.matching import Engine
@@ -17,7 +18,7 @@ from mibao.deid.streaming import Restorer
 from mibao.deid.vault import Vault
 from mibao.errors import InputError
 from mibao.events import PersonalDataMasked, PersonalDataRestored
-from mibao.types import EntityType, Language
+from mibao.types import AnyType, EntityType, Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +43,28 @@ class Restored:
     event: PersonalDataRestored
 
 
-def mask(text: str, *, vault: Vault, detectors: Sequence[Detector] = (), engine: Engine | None = None) -> Masked:
+def mask(
+    text: str,
+    *,
+    vault: Vault,
+    detectors: Sequence[Detector] = (),
+    engine: Engine | None = None,
+    types: CustomTypes | None = None,
+) -> Masked:
     """``text`` with every finding replaced by its placeholder; ``restore(mask(text).text).text == text``, always.
 
     That holds for any text: no part of what is kept has the form of a placeholder, because such parts are findings
     themselves, and none can arise at a seam, because a placeholder holds ``<`` and ``>`` at its ends only. A value
-    longer than about 50 characters has one placeholder for each part of it, as it has in a stream. ``detectors`` and
-    ``engine`` as in :func:`mibao.deid.detection.detect`.
+    longer than about 50 characters has one placeholder for each part of it, as it has in a stream. ``detectors``,
+    ``engine`` and ``types`` as in :func:`mibao.deid.detection.detect`; a type's replacement is not used, since nothing
+    restores it.
     """
+    if types is not None:
+        engine, detectors = engine or types.engine, (*detectors, *types.detectors)
     scanner = Scanner(engine or default_engine(), detectors)
     findings = tuple(part.finding() for part in scanner.whole(text))
-    placeholders = tuple(vault.placeholder_for(found.type, text[found.start : found.end]) for found in findings)
+    with vault.batch():
+        placeholders = tuple(vault.placeholder_for(found.type, text[found.start : found.end]) for found in findings)
     pieces, kept_from = [], 0
     for found, placeholder in zip(findings, placeholders, strict=True):
         pieces += [text[kept_from : found.start], placeholder]
@@ -91,10 +103,12 @@ class Pseudonymiser:
         self._vault = Vault(scope_key=scope_key(key, scope))
 
     @classmethod
-    def load(cls, path: Path, *, key: bytes, scope: str) -> Pseudonymiser:
-        """The session that :meth:`save` sealed. Raises as :meth:`mibao.deid.vault.Vault.load`."""
+    def open(cls, path: Path, *, key: bytes, scope: str) -> Pseudonymiser:
+        """A session whose placeholders are kept in a file, made where there is none: what :meth:`mask` returned can be
+        restored by any later session, in any process. Raises as :meth:`mibao.deid.vault.Vault.open`.
+        """
         session = cls(key=key, scope=scope)
-        session._vault = Vault.load(path, scope_key=scope_key(key, scope))
+        session._vault = Vault.open(path, scope_key=scope_key(key, scope))
         return session
 
     @property
@@ -113,13 +127,13 @@ class Pseudonymiser:
         """The text of :func:`restore`, within this scope."""
         return restore(text, vault=self._vault).text
 
-    def link(self, entity: EntityType, written: str, *others: str) -> None:
+    def link(self, entity: AnyType, written: str, *others: str) -> None:
         """As :meth:`mibao.deid.vault.Vault.link`: one person's names in two languages."""
         self._vault.link(entity, written, *others)
 
-    def save(self, path: Path) -> None:
-        """Seal the vault into a file. Raises as :meth:`mibao.deid.vault.Vault.save`."""
-        self._vault.save(path)
+    def close(self) -> None:
+        """Let go of the vault's file, if there is one."""
+        self._vault.close()
 
 
 def scope_key(key: bytes, scope: str) -> bytes:
@@ -136,8 +150,8 @@ def scope_key(key: bytes, scope: str) -> bytes:
 def _events(
     findings: tuple[Finding, ...], placeholders: tuple[str, ...], *, vault: Vault, language: Language
 ) -> tuple[PersonalDataMasked, ...]:
-    found = Counter(finding.type for finding in findings)
-    values = {(finding.type, stem_of(token)) for finding, token in zip(findings, placeholders, strict=True)}
+    found = Counter(_on_record(finding.type) for finding in findings)
+    values = {(_on_record(finding.type), stem_of(token)) for finding, token in zip(findings, placeholders, strict=True)}
     distinct = Counter(entity for entity, _ in values)
     return tuple(
         PersonalDataMasked(
@@ -146,3 +160,8 @@ def _events(
         for entity in EntityType
         if found[entity]
     )
+
+
+def _on_record(entity: AnyType) -> EntityType:
+    """The type that a record names: one of a fixed list, since a user's own words could say anything."""
+    return entity if isinstance(entity, EntityType) else EntityType.CUSTOM

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from mibao.deid.kinds import REACH, Rule
-from mibao.types import EntityType
+from mibao.types import AnyType
 
 CONTEXT = 2 * REACH
 _NARROW = 16
@@ -30,7 +30,7 @@ class Candidate:
     start: int
     end: int
     score: float
-    entity: EntityType
+    entity: AnyType
     why: str
     rule: int = -1  # which rule found it; -1: none of the engine's
     rest: bool = False  # of a longer finding: counts only right behind what was decided before

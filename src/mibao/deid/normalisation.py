@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from mibao.types import EntityType
+from mibao.types import AnyType, CustomType, EntityType
 
 _MATHEMATICAL_DIGITS = range(0x1D7CE, 0x1D800)
 _DECIMAL_DIGITS = {  # of every other script: Arabic-Indic, Devanagari, ...
@@ -111,10 +111,12 @@ def folded(text: str) -> Folded:
     return Folded(text=fold(_UNSEEN.sub("", text)), unseen=unseen)
 
 
-def canonical_form(entity: EntityType, written: str) -> str:
+def canonical_form(entity: AnyType, written: str) -> str:
     """The form that all ways of writing one value share; two forms may share it only if they mean one value."""
     if entity is EntityType.PLACEHOLDER:
         return written
+    if isinstance(entity, CustomType):  # nobody knows which of its signs may go
+        return fold(_UNSEEN.sub("", written))
     return _CANONICAL.get(entity, _number)(fold(_UNSEEN.sub("", written)))
 
 
@@ -174,11 +176,12 @@ _AS_WRITTEN = (
     EntityType.USERNAME, EntityType.CN_WECHAT, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.TITLE,
     EntityType.CUSTOM,
 )  # fmt: skip
-_CANONICAL: Mapping[EntityType, Callable[[str], str]] = {
+_CANONICAL: Mapping[AnyType, Callable[[str], str]] = {
+    **dict.fromkeys(_AS_WRITTEN, str),
     EntityType.PERSON: _name,
     EntityType.EMAIL_ADDRESS: str.lower,
     EntityType.PHONE_NUMBER: _phone,
     EntityType.MEDICAL_RECORD: lambda folded: fold(folded.replace(" ", "").upper()),
     EntityType.DATE_TIME: _date,
     EntityType.MAC_ADDRESS: lambda folded: re.sub("[:.-]", "", folded).upper(),
-} | dict.fromkeys(_AS_WRITTEN, str)
+}

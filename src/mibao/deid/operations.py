@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from typing import Protocol, runtime_checkable
@@ -33,11 +34,11 @@ from mibao.deid.policies import (
 from mibao.deid.pseudonyms import utf8
 from mibao.deid.vault import Vault
 from mibao.errors import InputError, IntegrityError, KeyMismatch, MissingExtra
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 FEWEST_DIGITS = 6  # NIST SP 800-38G revision 1: a domain of at least a million values
 _DIGITS = "0123456789"
-_TOKEN = re.compile(r"<([A-Z_]{2,40}):([A-Za-z0-9_-]{38,1000})>")
+_TOKEN = re.compile(r"<([A-Z][A-Z0-9_]{1,39}):([A-Za-z0-9_-]{38,1000})>")
 # ZIP codes whose first three digits stand for fewer than 20,000 people: HHS guidance of 2012, census of 2000.
 _SMALL_ZIP = frozenset(
     f"{number:03d}" for number in (36, 59, 63, 102, 203, 556, 692, 790, 821, 823, 830, 831, 878, 879, 884, 890, 893)
@@ -66,7 +67,7 @@ class Operator:
         self._key = scope_key
         self._vault = vault
 
-    def changed(self, entity: EntityType, written: str) -> str:
+    def changed(self, entity: AnyType, written: str) -> str:
         """What stands where ``written`` stood.
 
         Raises:
@@ -76,7 +77,7 @@ class Operator:
             return written
         return self.carry_out(self.policy.operation(entity), entity, written)
 
-    def carry_out(self, operation: Operation, entity: EntityType, written: str) -> str:  # noqa: PLR0911
+    def carry_out(self, operation: Operation, entity: AnyType, written: str) -> str:  # noqa: PLR0911
         """What ``operation`` makes of ``written``, whatever the policy says of its type. Raises as :meth:`changed`."""
         match operation:
             case Keep():
@@ -102,6 +103,10 @@ class Operator:
             case Generalise():
                 return generalised(entity, written)
 
+    def batch(self) -> AbstractContextManager[None]:
+        """New placeholders of a block are stored together: :meth:`mibao.deid.vault.Vault.batch`."""
+        return self._vault.batch() if self._vault is not None else nullcontext()
+
     @property
     def _secret(self) -> bytes:
         if self._key is None:
@@ -112,7 +117,7 @@ class Operator:
     def _pseudonyms(self) -> Vault:
         return self._vault if self._vault is not None else Vault(scope_key=self._secret)
 
-    def _hashed(self, entity: EntityType, written: str, length: int) -> str:
+    def _hashed(self, entity: AnyType, written: str, length: int) -> str:
         message = domain_tag("deid/hash", utf8(entity.value), utf8(canonical_form(entity, written)))
         return str(keyed_hash(self._secret, purpose="deid/hash", message=message))[:length]
 
@@ -135,7 +140,7 @@ def masked(written: str, *, first: int, last: int, sign: str) -> str:
     return "".join(sign if index in hidden else symbol for index, symbol in enumerate(written))
 
 
-def encrypted(entity: EntityType, written: str, *, key: bytes, first: int = 0, last: int = 0) -> str:
+def encrypted(entity: AnyType, written: str, *, key: bytes, first: int = 0, last: int = 0) -> str:
     """``written`` with its digits, but for the first and the last, under FF1; separators stay where they are.
 
     Raises:
@@ -147,14 +152,14 @@ def encrypted(entity: EntityType, written: str, *, key: bytes, first: int = 0, l
     return _permuted(_ff1().encrypt, entity, written, key=key, first=first, last=last)
 
 
-def decrypted(entity: EntityType, written: str, *, key: bytes, first: int = 0, last: int = 0) -> str:
+def decrypted(entity: AnyType, written: str, *, key: bytes, first: int = 0, last: int = 0) -> str:
     """What :func:`encrypted` was given. Raises as it does."""
     return _permuted(_ff1().decrypt, entity, written, key=key, first=first, last=last)
 
 
 def _permuted(
     permute: Callable[[str, str, str, str], str],
-    entity: EntityType,
+    entity: AnyType,
     written: str,
     *,
     key: bytes,
@@ -191,7 +196,7 @@ def _ff1_key(key: bytes) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _ff1_tweak(entity: EntityType, shown: str) -> str:
+def _ff1_tweak(entity: AnyType, shown: str) -> str:
     return sha256(domain_tag("deid/ff1-tweak", utf8(entity.value), utf8(shown))).hexdigest()[:16]
 
 
@@ -213,7 +218,7 @@ def _ff1() -> _Permutations:
     return permutations
 
 
-def token(entity: EntityType, written: str, *, key: bytes) -> str:
+def token(entity: AnyType, written: str, *, key: bytes) -> str:
     """``written`` under AES-256-GCM, in a token that names its type; equal values of a scope have equal tokens.
 
     The nonce is a keyed hash of type and value, so it repeats only where the whole message does.
@@ -253,7 +258,7 @@ def _cipher(key: bytes) -> AesGcm:
     return AesGcm(derive(key, purpose="deid/token"))
 
 
-def generalised(entity: EntityType, written: str) -> str:  # noqa: PLR0911
+def generalised(entity: AnyType, written: str) -> str:  # noqa: PLR0911
     """Less exact, as the type allows; the name of the type where nothing less exact is known."""
     folded = fold(written)
     digits = "".join(symbol for symbol in folded if symbol in _DIGITS)

@@ -25,14 +25,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 
 from mibao.errors import InputError
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 READY = ("hipaa-safe-harbor", "gbt-35273", "pipl", "gdpr-pseudonymise", "finance", "clinical")
 
@@ -115,7 +115,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     types: dict[str, Operation] = msgspec.field(default_factory=dict)
     columns: dict[str, Operation] = msgspec.field(default_factory=dict)
 
-    def operation(self, entity: EntityType) -> Operation:
+    def operation(self, entity: AnyType) -> Operation:
         """What is done to a value of type ``entity``. What only looks like a placeholder is not personal data."""
         if entity is EntityType.PLACEHOLDER:
             return Pseudonym() if self.uses(Pseudonym) else Keep()
@@ -140,8 +140,12 @@ REPLACE = Policy(name="replace", purpose="The name of the type in place of each 
 PSEUDONYMS = Policy(name="pseudonyms", purpose="Placeholders that a vault restores.", otherwise=Pseudonym())
 
 
-def parse_policy(text: str, *, source: str) -> Policy:
+def parse_policy(text: str, *, source: str, types: Iterable[str] = ()) -> Policy:
     """The policy written in ``text``.
+
+    Args:
+        source: Its name, for errors.
+        types: Names of types of the user's own, which it may speak of.
 
     Raises:
         InputError: it is no TOML, or a name or a value in it is none that a policy has.
@@ -150,7 +154,7 @@ def parse_policy(text: str, *, source: str) -> Policy:
         policy = msgspec.toml.decode(text, type=Policy)
     except msgspec.DecodeError as error:
         raise InputError(f"policy {source}: {error}") from error
-    known = {entity.value for entity in EntityType}
+    known = {*types, *(entity.value for entity in EntityType)}
     if unknown := sorted({*policy.types, *policy.words} - known):
         raise InputError(f"policy {source}: no such type: {', '.join(unknown)} (mibao deid types lists them)")
     for entity, operation in policy.operations().items():

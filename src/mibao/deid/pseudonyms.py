@@ -3,6 +3,7 @@
 Grammar, over the 32 symbols of :data:`SYMBOLS`::
 
     placeholder = "<" TYPE "_" stem [ "_" form ] ">"
+    TYPE        = a capital, then 1 to 31 capitals, digits or "_"
     stem        = 9 symbols of HMAC(scope key, type and canonical value), then 1 check symbol
     form        = 4 symbols of HMAC(scope key, type and written form), absent where written and canonical form agree
 
@@ -17,18 +18,18 @@ import re
 
 from mibao.crypto.kdf import domain_tag, keyed_hash
 from mibao.errors import InputError
-from mibao.types import EntityType
+from mibao.types import AnyType
 
 SYMBOLS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U to be misread
 STEM_SYMBOLS = 9
 FORM_SYMBOLS = 4
 
 _SYMBOL = "[0-9A-HJKMNP-TV-Z]"
-_TYPES = "|".join(sorted(entity.value for entity in EntityType))
-PLACEHOLDER = re.compile(rf"<(?:{_TYPES})_({_SYMBOL}{{{STEM_SYMBOLS + 1}}})(?:_{_SYMBOL}{{{FORM_SYMBOLS}}})?>")
+_TYPE = "[A-Z][A-Z0-9_]{1,31}"  # any: types of a user's own are restored as well
+PLACEHOLDER = re.compile(rf"<{_TYPE}_({_SYMBOL}{{{STEM_SYMBOLS + 1}}})(?:_{_SYMBOL}{{{FORM_SYMBOLS}}})?>")
 
 
-def stem(entity: EntityType, canonical: str, *, scope_key: bytes, attempt: int) -> str:
+def stem(entity: AnyType, canonical: str, *, scope_key: bytes, attempt: int) -> str:
     """Nine symbols that name one value within a scope, and their check symbol.
 
     Args:
@@ -44,7 +45,7 @@ def stem(entity: EntityType, canonical: str, *, scope_key: bytes, attempt: int) 
     return symbols + check_symbol(symbols)
 
 
-def form(entity: EntityType, written: str, *, scope_key: bytes, attempt: int) -> str:
+def form(entity: AnyType, written: str, *, scope_key: bytes, attempt: int) -> str:
     """Four symbols that tell the written forms of one value apart. Arguments and errors as for :func:`stem`."""
     return _keyed_symbols("deid/form", entity, written, scope_key=scope_key, attempt=attempt, count=FORM_SYMBOLS)
 
@@ -84,7 +85,7 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _keyed_symbols(purpose: str, entity: EntityType, value: str, *, scope_key: bytes, attempt: int, count: int) -> str:
+def _keyed_symbols(purpose: str, entity: AnyType, value: str, *, scope_key: bytes, attempt: int, count: int) -> str:
     message = domain_tag(purpose, utf8(entity.value), utf8(value), attempt.to_bytes(8, "big"))
     number = int.from_bytes(keyed_hash(scope_key, purpose=purpose, message=message).value, "big")
     return "".join(SYMBOLS[(number >> (5 * index)) & 31] for index in range(count))

@@ -17,7 +17,7 @@ from mibao.deid.kinds import REACH, Rule
 from mibao.deid.matching import CONTEXT, NAMED, STRONG, Candidate, Engine, order
 from mibao.deid.names import repetitions
 from mibao.deid.normalisation import Folded, folded
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 _SHORT = 28  # a strong candidate that a weak one gives way to is no longer than this
 _NEAR = 24  # and starts no further on than this
@@ -30,7 +30,7 @@ class Part:
 
     start: int
     end: int
-    entity: EntityType
+    entity: AnyType
     score: float
     why: str
     continues: bool = False

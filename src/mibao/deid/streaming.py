@@ -9,13 +9,13 @@ from mibao.deid.findings import Detector, Finding
 from mibao.deid.kinds import REACH
 from mibao.deid.matching import Engine
 from mibao.deid.operations import Operator
-from mibao.deid.policies import Keep
+from mibao.deid.policies import Keep, Pseudonym
 from mibao.deid.pseudonyms import PLACEHOLDER
 from mibao.deid.scanning import Part, Scanner
 from mibao.deid.vault import Vault
 from mibao.deid.wordlists import WordList
 from mibao.errors import InputError
-from mibao.types import EntityType
+from mibao.types import AnyType, type_named
 
 _LONGEST_PLACEHOLDER = 64
 _APART = "\n" * REACH
@@ -44,21 +44,23 @@ class Masker:
         explain: Callable[[Finding, bool], None] | None = None,
     ) -> None:
         self._operator, self._explain = operator, explain
-        lists = (WordList(EntityType(name), words) for name, words in operator.policy.words.items())
+        lists = (WordList(type_named(name), words) for name, words in operator.policy.words.items())
         self._engine, self._detectors = engine, (*detectors, *lists)
         self._scanner = Scanner(engine, self._detectors)
         self._written = 0  # offset of the original text that is written out
-        self.found: Counter[EntityType] = Counter()
+        self.found: Counter[AnyType] = Counter()
         self.changed = 0
         self.replaced = 0  # findings that the policy's operation could not be carried out on: only their type is left
 
     def feed(self, text: str) -> str:
         """What may be written after more text has come."""
-        return "".join(self._write(self._scanner.feed(text)))
+        with self._operator.batch():
+            return "".join(self._write(self._scanner.feed(text)))
 
     def close(self) -> str:
         """What is left to write at the end of the text."""
-        return "".join(self._write(self._scanner.close()))
+        with self._operator.batch():
+            return "".join(self._write(self._scanner.close()))
 
     def _write(self, parts: Iterator[Part]) -> Iterator[str]:
         for part in parts:
@@ -69,7 +71,7 @@ class Masker:
         yield self._scanner.text(self._written, self._scanner.decided)
         self._written = self._scanner.decided
 
-    def texts(self, texts: Sequence[str]) -> list[tuple[str, Counter[EntityType]]]:
+    def texts(self, texts: Sequence[str]) -> list[tuple[str, Counter[AnyType]]]:
         """Several short texts, each masked as if it stood alone, and what was found in each; faster than one by one.
 
         They are searched as one text, so far apart that no rule sees two of them.
@@ -80,7 +82,7 @@ class Masker:
         done, place, start = [], 0, 0
         for text in texts:
             end = start + len(text)
-            pieces, kept_from, found = [], start, Counter[EntityType]()
+            pieces, kept_from, found = [], start, Counter[AnyType]()
             while place < len(parts) and parts[place].start < end:
                 part = parts[place]
                 pieces += [joined[kept_from : part.start], self._changed(part, joined[part.start : part.end])]
@@ -92,13 +94,16 @@ class Masker:
 
     def _changed(self, part: Part, written: str) -> str:
         policy = self._operator.policy
+        operation = policy.operation(part.entity)
         self.found[part.entity] += not part.continues
-        if part.score < policy.least_score or isinstance(policy.operation(part.entity), Keep):
+        if part.score < policy.least_score or isinstance(operation, Keep):
             after = written
         else:
             try:
                 after = self._operator.changed(part.entity, written)
             except InputError:
+                if isinstance(operation, Pseudonym):  # the vault failed: nothing that cannot be restored
+                    raise
                 after = f"<{part.entity.value}>"
                 self.replaced += 1
         self.changed += after != written

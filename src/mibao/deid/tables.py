@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mibao.deid.columns import Column, infer
+from mibao.deid.findings import Detector
 from mibao.deid.matching import Engine
 from mibao.deid.operations import Operator
-from mibao.deid.policies import Keep
+from mibao.deid.policies import Keep, Pseudonym
 from mibao.deid.streaming import Masker
 from mibao.errors import InputError
-from mibao.types import EntityType
+from mibao.types import AnyType, EntityType
 
 SAMPLE_ROWS = 200
 _REMEMBERED = 50_000
@@ -24,7 +25,7 @@ _REMEMBERED = 50_000
 class Changes:
     """What was done to a table so far."""
 
-    found: Counter[EntityType]
+    found: Counter[AnyType]
     rows: int = 0
     replaced: int = 0
 
@@ -34,17 +35,27 @@ class TableMasker:
 
     Args:
         sample: For each column, values from its beginning, by which its type is inferred.
+        engine: What searches; ``detectors``: others to ask as well.
     """
 
-    __slots__ = ("_engine", "_known", "_operator", "changes", "columns")
+    __slots__ = ("_detectors", "_engine", "_known", "_operator", "changes", "columns")
 
-    def __init__(self, operator: Operator, sample: Mapping[str, Sequence[str]], *, engine: Engine) -> None:
-        self._operator, self._engine = operator, engine
+    def __init__(
+        self,
+        operator: Operator,
+        sample: Mapping[str, Sequence[str]],
+        *,
+        engine: Engine,
+        detectors: Sequence[Detector] = (),
+    ) -> None:
+        self._operator, self._engine, self._detectors = operator, engine, detectors
         self.columns: dict[str, Column] = {
-            name: infer(name, [value for value in values if value.strip()][:SAMPLE_ROWS], engine=engine)
+            name: infer(
+                name, [value for value in values if value.strip()][:SAMPLE_ROWS], engine=engine, detectors=detectors
+            )
             for name, values in sample.items()
         }
-        self._known: dict[str, dict[str, tuple[str, Mapping[EntityType, int]]]] = {}
+        self._known: dict[str, dict[str, tuple[str, Mapping[AnyType, int]]]] = {}
         self.changes = Changes(found=Counter())
 
     def cell(self, name: str, written: str) -> str:
@@ -57,7 +68,8 @@ class TableMasker:
         if len(known) > _REMEMBERED:
             known.clear()
         fresh = list(dict.fromkeys(value for value in values if value and value.strip() and value not in known))
-        known.update(zip(fresh, self._changed(name, fresh), strict=True))
+        with self._operator.batch():
+            known.update(zip(fresh, self._changed(name, fresh), strict=True))
         out: list[str | None] = []
         for value in values:
             if not value or not value.strip():
@@ -85,12 +97,12 @@ class TableMasker:
             and isinstance(self._operator.policy.operation(column.entity), Keep)
         )
 
-    def _changed(self, name: str, values: Sequence[str]) -> Iterator[tuple[str, Mapping[EntityType, int]]]:
+    def _changed(self, name: str, values: Sequence[str]) -> Iterator[tuple[str, Mapping[AnyType, int]]]:
         operation = self._operator.policy.columns.get(name)
         column = self.columns.get(name)
         entity = column.entity if column is not None else None
         if operation is None and entity is None:
-            masker = Masker(self._operator, engine=self._engine)
+            masker = Masker(self._operator, engine=self._engine, detectors=self._detectors)
             yield from masker.texts(values)
             self.changes.replaced += masker.replaced
             return
@@ -103,6 +115,8 @@ class TableMasker:
                     else self._operator.carry_out(operation, kind, written)
                 )
             except InputError:
+                if isinstance(operation or self._operator.policy.operation(kind), Pseudonym):
+                    raise  # the vault failed
                 self.changes.replaced += 1
                 after = f"<{kind.value}>"
             yield after, {kind: 1}

@@ -15,7 +15,7 @@ from mibao.deid.findings import Finding
 from mibao.deid.kinds import REACH
 from mibao.deid.normalisation import fold
 from mibao.errors import InputError
-from mibao.types import EntityType
+from mibao.types import AnyType
 
 LONGEST = REACH - 3
 _SMALL = str.maketrans({code: code + 32 for code in range(65, 91)})
@@ -31,9 +31,7 @@ class WordList:
 
     __slots__ = ("_automaton", "_entity", "_pattern", "_score", "_words")
 
-    def __init__(
-        self, entity: EntityType, words: Iterable[str], *, score: float = 0.95, automaton: bool = True
-    ) -> None:
+    def __init__(self, entity: AnyType, words: Iterable[str], *, score: float = 0.95, automaton: bool = True) -> None:
         self._entity, self._score = entity, score
         self._words = sorted({_plain(word) for word in words}, key=lambda word: (-len(word), word))
         if not all(0 < len(word) <= LONGEST for word in self._words):

@@ -20,7 +20,7 @@ def deidentify(around: Surroundings) -> tuple[Deidentified, Cost, list[Event]]:
     """The note before and after, what masking it cost, and what goes on the ledger."""
     texts = notes.REFERRAL
     key = around.randomness(32)
-    session = Pseudonymiser(key=key, scope=SCOPE)
+    session = Pseudonymiser.open(around.folder / VAULT_NAME, key=key, scope=SCOPE)
     for names in notes.ONE_PERSON_EACH:
         session.link(EntityType.PERSON, *names)
     started = around.clock_s()
@@ -30,7 +30,7 @@ def deidentify(around: Surroundings) -> tuple[Deidentified, Cost, list[Event]]:
     before, after = "\n\n".join(texts), "\n\n".join(each.text for each in masked)
     (around.folder / "note.txt").write_text(before, encoding="utf-8")
     (around.folder / "note.masked.txt").write_text(after, encoding="utf-8")
-    session.save(around.folder / VAULT_NAME)
+    session.close()
     around.keep_secret(VAULT_KEY_NAME, key.hex())
     report = Deidentified(
         original=before,
