@@ -97,6 +97,23 @@ def risk(table: Columns, quasi: Sequence[str]) -> Risk:
     )
 
 
+def journalist(table: Columns, population: Columns, quasi: Sequence[str]) -> float:
+    """The chance of finding a person of the table who is only known to belong to the population: of the worst row.
+
+    Raises:
+        InputError: as :func:`classes`, or the table has more rows of a class than the population.
+    """
+    rows_of = Counter(zip(*(population[name] for name in quasi if name in population), strict=True))
+    classes(population, quasi)
+    worst = 0.0
+    for rows in classes(table, quasi):
+        known = rows_of[tuple(table[name][rows[0]] for name in quasi)]
+        if known < len(rows):
+            raise InputError("anonymity: expected a population that holds every row of the table")
+        worst = max(worst, 1 / known)
+    return worst
+
+
 def _column(table: Columns, name: str) -> Sequence[Hashable]:
     if name not in table:
         raise InputError(f"anonymity: no column {name}; there are {', '.join(table)}")
