@@ -145,7 +145,8 @@ def write_page(
 
     figures = RiskFigures(
         sizes=sizes, quasi=quasi, prosecutor=found["prosecutor"], journalist=found.get("journalist"),
-        marketer=found["marketer"], measures=found,
+        marketer=found["marketer"],
+        measures={name: float(figure) for name, figure in found.items()},
     )  # fmt: skip
     with new_file(path) as part:
         page = risk_page(figures, language=Language.CHINESE if chinese else Language.ENGLISH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ def serve(host: str, port: int, types_file: Path | None, key: Path | None, *, sc
     """Answer until interrupted.
 
     Raises:
-        InputError: the file of types or of the key is none.
+        InputError: the file of types or of the key is none, or the port is taken.
         MissingExtra: the extra ``serving`` is not installed.
     """
     granian = _server()
@@ -27,6 +28,7 @@ def serve(host: str, port: int, types_file: Path | None, key: Path | None, *, sc
         if held.scope_key is None:
             raise InputError("deid serve: expected a key")
         loader = partial(load, types=types, key=held.scope_key)
+    _check_free(host, port)
     loader("")  # a fault in the types is told here, and not by a process that dies
     sys.stderr.write(f"listening on http://{host}:{port}; POST /analyze /anonymize /deanonymize; Ctrl-C stops\n")
     granian("mibao", address=host, port=port, interface="asgi", workers=1, log_enabled=False).serve(
@@ -44,6 +46,17 @@ def load(_target: str, *, types: tuple[str, str] | None, key: bytes) -> Starlett
     analyzer = AnalyzerEngine(types=own)
     analyzer.analyze(text="", language="en")
     return application(analyzer=analyzer, anonymizer=AnonymizerEngine(key=key))
+
+
+def _check_free(host: str, port: int) -> None:
+    """Two servers may share a port, and each would answer some of the calls."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise InputError(f"deid serve: cannot listen on {host}:{port} ({error.strerror})") from error
 
 
 def _server() -> Any:

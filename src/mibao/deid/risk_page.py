@@ -144,7 +144,7 @@ def _histogram(sizes: Sequence[int], say: Mapping[str, str]) -> str:
     rows = sum(sizes)
     shares = [sum(size for size in sizes if low <= size <= (high or size)) / rows for low, high in _BUCKETS]
     top = max(shares)
-    step = (_WIDTH - _LEFT - 12) / len(shares)
+    step = (_WIDTH - _LEFT - 24) / len(shares)
     bars = []
     for index, ((low, high), share) in enumerate(zip(_BUCKETS, shares, strict=True)):
         height = (_HEIGHT - _BOTTOM - 28) * share / top
@@ -168,7 +168,7 @@ def _curve(sizes: Sequence[int], say: Mapping[str, str]) -> str:
         share = sum(each for each in sizes if each <= size) / rows
         points += [(points[-1][0], share), (1 / size, share)]
     points += [(points[-1][0], 0.0), (1.0, 0.0)]
-    width, height = _WIDTH - _LEFT - 12, _HEIGHT - _BOTTOM - 28
+    width, height = _WIDTH - _LEFT - 24, _HEIGHT - _BOTTOM - 28
 
     def at(risk: float, share: float) -> str:
         return f"{_LEFT + risk * width:.1f},{_HEIGHT - _BOTTOM - share * height:.1f}"
@@ -191,7 +191,7 @@ def _curve(sizes: Sequence[int], say: Mapping[str, str]) -> str:
 def _framed(inside: str, x_name: str, *, label: str) -> str:
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}"><line class="axis" x1="{_LEFT}" '
-        f'x2="{_WIDTH - 12}" y1="{_HEIGHT - _BOTTOM}" y2="{_HEIGHT - _BOTTOM}"/>{inside}'
+        f'x2="{_WIDTH - 24}" y1="{_HEIGHT - _BOTTOM}" y2="{_HEIGHT - _BOTTOM}"/>{inside}'
         f'<text x="{(_WIDTH + _LEFT) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{x_name}</text></svg>'
     )
 
