@@ -43,6 +43,22 @@ def test_t_closeness_is_that_of_the_papers_example() -> None:
     assert t_closeness(one, ["class"], "salary") == pytest.approx(sum(map(abs, carried)) / 8)
 
 
+def test_the_measures_are_pycanons() -> None:
+    rows = range(60)
+    table = {
+        "age": [["20-29", "30-39", "40-49"][i * i % 7 % 3] for i in rows],
+        "sex": ["mf"[i * 5 % 11 % 2] for i in rows],
+        "illness": [["flu", "gout", "asthma"][i * 3 % 7 % 3] for i in rows],
+        "pay": [[1, 2, 3, 5, 8][i * i * i % 13 % 5] for i in rows],
+    }
+    quasi = ["age", "sex"]  # what pycanon 1.3.6 says of this table; its l by entropy is rounded down
+    assert k_anonymity(table, quasi) == 3
+    assert l_diversity(table, quasi, "illness") == 1
+    assert math.floor(entropy_l_diversity(table, quasi, "illness") + 1e-9) == 1
+    assert t_closeness(table, quasi, "illness") == pytest.approx(0.7166666666666667)
+    assert t_closeness(table, quasi, "pay") == pytest.approx(0.25)
+
+
 def test_words_are_all_as_far_from_one_another() -> None:
     table = {"class": [1, 1, 2, 2], "illness": ["flu", "flu", "gout", "flu"]}
     assert t_closeness(table, ["class"], "illness") == pytest.approx(0.25)
