@@ -92,10 +92,10 @@ def test_a_hash_is_equal_for_equal_values_and_for_nothing_else() -> None:
         RecognizerResult("NAME", 5, 9, 1.0),
         RecognizerResult("NAME", 10, 13, 1.0),
     ]
-    by_key = AnonymizerEngine(key=bytes(32)).anonymize("Chen Chen Bob", results, {"NAME": OperatorConfig("hash")})
-    one, two, three = by_key.text.split(" ")
+    by_key = AnonymizerEngine(key=bytes(32)).anonymize("Chen,Chen,Bob", results, {"NAME": OperatorConfig("hash")})
+    one, two, three = by_key.text.split(",")
     assert one == two != three
-    salted = AnonymizerEngine().anonymize("Chen Chen Bob", results, {"NAME": OperatorConfig("hash", {"salt": KEY})})
+    salted = AnonymizerEngine().anonymize("Chen,Chen,Bob", results, {"NAME": OperatorConfig("hash", {"salt": KEY})})
     assert salted.text != by_key.text
     with pytest.raises(InputError, match=r"^hash: expected a salt, or AnonymizerEngine\(key=...\)$"):
         AnonymizerEngine().anonymize("Chen", results[:1], {"NAME": OperatorConfig("hash")})

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import presidio_anonymizer
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer
 from presidio_analyzer.nlp_engine import NoOpNlpEngine
 from presidio_analyzer.recognizer_registry import RecognizerRegistry
+from presidio_anonymizer import entities
 
 from mibao.deid import Masker, Operator, detect
 from mibao.deid.detection import default_engine
 from mibao.deid.policies import REPLACE
+from mibao.deid.presidio import AnonymizerEngine, OperatorConfig, RecognizerResult
 from mibao.deid.presidio_recognizers import MibaoRecognizer, PresidioDetector
 from mibao.errors import InputError
 from mibao.types import CustomType, EntityType
@@ -71,3 +76,39 @@ def test_a_file_that_describes_no_recogniser_is_refused(tmp_path: Path, text: st
         PresidioDetector.from_yaml(tmp_path / "r.yaml")
     with pytest.raises(InputError, match=r"none\.yaml: expected recognisers in Presidio's YAML \(FileNotFoundError\)$"):
         PresidioDetector.from_yaml(tmp_path / "none.yaml")
+
+
+_OPERATORS = st.fixed_dictionaries(
+    {
+        "A": st.builds(
+            lambda count, at_end: ("mask", {"masking_char": "*", "chars_to_mask": count, "from_end": at_end}),
+            st.integers(0, 6), st.booleans(),
+        ),
+        "B": st.sampled_from([("redact", {}), ("replace", {"new_value": "NEW"}), ("keep", {})]),
+    },
+    optional={"DEFAULT": st.just(("replace", {"new_value": "X"}))},
+)  # fmt: skip
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.text("abc 0林", min_size=30, max_size=30), st.sets(st.integers(0, 30), min_size=6, max_size=6),
+       st.lists(st.sampled_from("ABC"), min_size=3, max_size=3), _OPERATORS)  # fmt: skip
+def test_the_anonymizer_makes_what_presidios_makes(
+    text: str, cuts: set[int], kinds: list[str], operators: dict[str, tuple[str, dict[str, object]]]
+) -> None:
+    at = sorted(cuts)
+    spans = list(zip(kinds, at[::2], at[1::2], strict=True))
+    theirs = presidio_anonymizer.AnonymizerEngine().anonymize(
+        text,
+        [entities.RecognizerResult(kind, start, end, 0.9) for kind, start, end in spans],
+        {kind: entities.OperatorConfig(*operator) for kind, operator in operators.items()},
+    )
+    ours = AnonymizerEngine().anonymize(
+        text,
+        [RecognizerResult(kind, start, end, 0.9) for kind, start, end in spans],
+        {kind: OperatorConfig(*operator) for kind, operator in operators.items()},
+    )
+    assert ours.text == theirs.text
+    assert [(item.start, item.end, item.entity_type, item.text, item.operator) for item in ours.items] == [
+        (item.start, item.end, item.entity_type, item.text, item.operator) for item in theirs.items
+    ]

@@ -1,4 +1,6 @@
 import copy
+import hmac
+import json
 import os
 import pickle
 import sqlite3
@@ -8,6 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +20,7 @@ from mibao.deid import Pseudonymiser, Vault, pseudonyms
 from mibao.deid.pseudonyms import check_symbol, stem_of
 from mibao.deid.vault_sqlite import APPLICATION_ID, SCHEMA
 from mibao.errors import InputError, IntegrityError, KeyMismatch
-from mibao.types import EntityType
+from mibao.types import EntityType, type_named
 
 FIXED = settings(derandomize=True, deadline=None)
 
@@ -305,3 +310,45 @@ def test_what_is_no_regular_file_is_no_vault_and_nothing_waits_for_it(tmp_path: 
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InputError, match="not a regular file"):
         Vault.open(tmp_path / name, scope_key=KEY)
+
+
+COMPAT = Path(__file__).parents[1] / "vectors/compat/deid"
+
+
+def test_a_vault_of_the_first_format_stays_readable(tmp_path: Path) -> None:
+    kept = json.loads((COMPAT / "vault-v1.json").read_text(encoding="utf-8"))
+    (tmp_path / "v").write_bytes((COMPAT / "vault-v1.vault").read_bytes())
+    with Vault.open(tmp_path / "v", scope_key=bytes.fromhex(kept["scope_key"])) as vault:
+        assert len(vault) == len(kept["rows"])
+        for row in kept["rows"]:
+            assert vault.written(row["placeholder"]) == row["written"]
+            assert vault.placeholder_for(type_named(row["type"]), row["written"]) == row["placeholder"]
+
+
+def test_a_reader_written_from_the_specification_alone_opens_a_vault() -> None:
+    """With nothing of ours: HMAC, HKDF and AES-GCM as ``docs/spec/vault.md`` names them."""
+
+    def tag(purpose: str, *parts: bytes) -> bytes:
+        return b"mibao/v1/" + purpose.encode() + b"\0" + b"".join(len(each).to_bytes(8, "big") + each for each in parts)
+
+    def derive(secret: bytes, purpose: str, salt: bytes) -> bytes:
+        return HKDF(hashes.SHA256(), 32, salt, tag(purpose, b"")).derive(secret)
+
+    def mac(key: bytes, purpose: str, message: bytes) -> bytes:
+        return hmac.digest(key, tag(purpose, message), "sha256")
+
+    kept = json.loads((COMPAT / "vault-v1.json").read_text(encoding="utf-8"))
+    scope_key = bytes.fromhex(kept["scope_key"])
+    with closing(sqlite3.connect(f"file:{COMPAT / 'vault-v1.vault'}?immutable=1", uri=True)) as connection:
+        ((scope, salt, counts),) = connection.execute("SELECT scope, salt, counts FROM head")
+        rows = dict(connection.execute("SELECT tag, sealed FROM rows").fetchall())
+    assert scope == mac(scope_key, "deid/scope", b"")
+    cipher = AESGCM(derive(scope_key, "deid/vault-file", salt))
+    numbers = cipher.decrypt(counts[:12], counts[12:], tag("deid/vault-head", b"\1", scope))
+    assert numbers == len(rows).to_bytes(8, "big") + len(kept["rows"]).to_bytes(8, "big")
+    tag_key = derive(scope_key, "deid/vault-tags", salt)
+    for row in kept["rows"]:
+        about = (b"placeholder", row["placeholder"].encode())
+        sealed = rows[mac(tag_key, "deid/vault-tag", tag("deid/vault-tag", *about))]
+        plain = cipher.decrypt(sealed[:12], sealed[12:], tag("deid/vault-row", b"\1", scope, *about))
+        assert plain == row["written"].encode("utf-8", "surrogatepass")

@@ -198,7 +198,7 @@ class AnonymizerEngine:
             InputError: a result does not lie within the text, or an operator or a parameter of it is none.
         """
         operators = operators or {}
-        spans = _merged(analyzer_results, len(text))
+        spans = _merged(analyzer_results, text, across_spaces=True)
         return _changed_text(text, spans, lambda kind, written: self._changed(kind, written, operators))
 
     def _changed(  # noqa: PLR0911
@@ -257,7 +257,7 @@ class DeanonymizeEngine:
             return "decrypt", _decrypted(written, _secret(_Params(config).text("key", ""), "decrypt: key"))
 
         results = [RecognizerResult(each.entity_type, each.start, each.end, 1.0) for each in entities]
-        return _changed_text(text, _merged(results, len(text)), opened)
+        return _changed_text(text, _merged(results, text, across_spaces=False), opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,19 +308,27 @@ def _both(one: CustomTypes | None, other: CustomTypes | None) -> CustomTypes | N
     return one | other
 
 
-def _merged(results: Sequence[RecognizerResult], length: int) -> list[tuple[str, int, int]]:
-    """Type, start and end of what is to be changed: results that overlap become one, of the surer's type."""
+def _merged(results: Sequence[RecognizerResult], text: str, *, across_spaces: bool) -> list[tuple[str, int, int]]:
+    """Type, start and end of what is to be changed: results that overlap become one, of the surer's type.
+
+    So do, ``across_spaces``, two of one type with nothing but spaces between them, as Presidio has it.
+    """
     spans: list[RecognizerResult] = []
     for each in sorted(results, key=lambda each: (each.start, -each.end)):
-        if not 0 <= each.start <= each.end <= length:
-            raise InputError(f"result: expected a place within the text, got {each.start} to {each.end} of {length}")
-        if spans and each.start < spans[-1].end:
-            last = spans[-1]
+        if not 0 <= each.start <= each.end <= len(text):
+            raise InputError(f"result: expected a place within the text, got {each.start} to {each.end} of {len(text)}")
+        last = spans[-1] if spans else None
+        if last and (each.start < last.end or (across_spaces and _is_continued(last, each, text))):
             surer = max(last, each, key=lambda one: one.score)
             spans[-1] = RecognizerResult(surer.entity_type, last.start, max(last.end, each.end), surer.score)
         else:
             spans.append(each)
     return [(each.entity_type, each.start, each.end) for each in spans]
+
+
+def _is_continued(last: RecognizerResult, each: RecognizerResult, text: str) -> bool:
+    between = text[last.end : each.start]
+    return last.entity_type == each.entity_type and bool(between) and not between.strip(" ")
 
 
 def _changed_text(
