@@ -85,6 +85,19 @@ def test_pattern_validator_context_and_lists_decide(text: str, found: list[tuple
     assert _found(text) == found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Yesterday Sarah Connor flew to Boston, said Acme Holdings.",
+        "昨天王建国在上海见了李小龙，地址是浙江省杭州市西湖区文三路90号。",
+        "Dr. Chen, 13800138000, a@b.example",
+    ],
+)
+def test_what_is_found_without_types_of_ones_own_is_found_with_them(text: str) -> None:
+    own = parse_types('[[type]]\nname = "BADGE"\npattern = "HB-[0-9]{6}"', source="own.toml")
+    assert detect(text, types=own) == detect(text)
+
+
 def test_a_word_beside_it_raises_the_score_and_the_reason_names_the_type() -> None:
     alone, beside = detect("HB-123456", types=TYPES)[0], detect("badge HB-123456", types=TYPES)[0]
     assert (alone.score, beside.score) == (0.85, pytest.approx(0.87))
