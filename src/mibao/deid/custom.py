@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,7 @@ from mibao.deid.checks import CHECKS, Check
 from mibao.deid.custom_patterns import parse_pattern
 from mibao.deid.detection import all_rules, engine_for
 from mibao.deid.kinds import SCORE_BESIDE_CONTEXT, Rule, Verdict, context_pattern, is_beside
-from mibao.deid.matching import Engine
+from mibao.deid.matching import Candidate, Engine
 from mibao.deid.normalisation import fold
 from mibao.deid.policies import Policy, Replace
 from mibao.deid.wordlists import WordList
@@ -96,19 +96,13 @@ class CustomTypes:
 
     @cached_property
     def engine(self) -> Engine:
-        """All rules, the user's among them, on the fastest engine that is installed."""
-        return engine_for(self.rules)
-
-    @cached_property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules that come with mibao, less what the user allows, and the user's."""
+        """All rules, the user's among them, on the fastest engine that is installed; less what the user allows."""
+        own = (rule for kind in self.kinds for rule in kind.rules)
+        engine = engine_for((*all_rules(), *own))
         allowed: dict[AnyType, frozenset[str]] = {}
         for kind in self.kinds:
             allowed[kind.type] = allowed.get(kind.type, frozenset()) | kind.allowed
-        built_in = (
-            _less(rule, allowed[rule.entity]) if allowed.get(rule.entity) else rule for rule in all_rules()
-        )  # fmt: skip
-        return (*built_in, *(rule for kind in self.kinds for rule in kind.rules))
+        return _Allowing(engine, allowed) if any(allowed.values()) else engine
 
     @property
     def detectors(self) -> tuple[WordList, ...]:
@@ -177,7 +171,7 @@ def _kind(content: Any, *, where: str) -> CustomKind:
     except InputError as error:
         raise InputError(f"{where}: deny: {error}") from error
     return CustomKind(
-        type=entity, what=row.what, rules=tuple(_rules(entity, row, allowed=allowed, where=where)), words=words,
+        type=entity, what=row.what, rules=tuple(_rules(entity, row, where=where)), words=words,
         allowed=allowed, replacement=row.replacement,
     )  # fmt: skip
 
@@ -195,7 +189,7 @@ def _check(row: _Row, *, where: str) -> None:
         raise InputError(f"{where}: context and allow: expected words that are not empty")
 
 
-def _rules(entity: AnyType, row: _Row, *, allowed: frozenset[str], where: str) -> list[Rule]:
+def _rules(entity: AnyType, row: _Row, *, where: str) -> list[Rule]:
     made = []
     patterns = (row.pattern,) if isinstance(row.pattern, str) else row.pattern
     for pattern in patterns:
@@ -203,11 +197,11 @@ def _rules(entity: AnyType, row: _Row, *, allowed: frozenset[str], where: str) -
             accepted = parse_pattern(pattern, ignore_case=row.ignore_case, inside_words=row.inside_words)
         except ValueError as error:
             raise InputError(f"{where}: pattern {pattern!r}: {error}") from error
-        made.append(_rule(entity, row, accepted.text, allowed=allowed))
+        made.append(_rule(entity, row, accepted.text))
     return made
 
 
-def _rule(entity: AnyType, row: _Row, pattern: str, *, allowed: frozenset[str]) -> Rule:
+def _rule(entity: AnyType, row: _Row, pattern: str) -> Rule:
     check = VALIDATORS[row.validator] if row.validator else None
     words = context_pattern(tuple(map(fold, row.context)))
     why = f"pattern of the type {entity.value}"
@@ -215,7 +209,7 @@ def _rule(entity: AnyType, row: _Row, pattern: str, *, allowed: frozenset[str]) 
     def judge(match: re.Match[str]) -> Verdict:
         start, end = match.span(1)
         length = check(match) if check else end - start
-        if not length or _plain(match[1][:length]) in allowed:
+        if not length:
             return None
         beside = is_beside(words, match.string, start, end)
         if row.needs_context and not beside:
@@ -228,14 +222,20 @@ def _rule(entity: AnyType, row: _Row, pattern: str, *, allowed: frozenset[str]) 
     )  # fmt: skip
 
 
-def _less(rule: Rule, allowed: frozenset[str]) -> Rule:
-    """``rule`` without the values that are allowed."""
+class _Allowing:
+    """An engine that is silent about the values that are allowed, of each type."""
 
-    def judge(match: re.Match[str]) -> Verdict:
-        verdict = rule.judge(match)
-        return None if verdict and _plain(match.string[verdict[0] : verdict[1]]) in allowed else verdict
+    def __init__(self, engine: Engine, allowed: Mapping[AnyType, frozenset[str]]) -> None:
+        self._engine, self._allowed = engine, allowed
+        self.rules = engine.rules
 
-    return replace(rule, judge=judge)
+    def candidates(self, text: str) -> list[Candidate]:
+        """As :meth:`mibao.deid.matching.Engine.candidates`."""
+        return [
+            each
+            for each in self._engine.candidates(text)
+            if each.entity not in self._allowed or _plain(text[each.start : each.end]) not in self._allowed[each.entity]
+        ]
 
 
 def _plain(word: str) -> str:
