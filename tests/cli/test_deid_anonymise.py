@@ -93,7 +93,8 @@ def test_a_column_of_personal_data_that_would_stay_is_refused_unless_it_is_named
     csv.write_csv(pa.table({"name": ["Ann", "Bob"] * 5, "age": [30, 40] * 5}), tmp_path / "t.csv")
     done = mibao("deid", "anonymise", "t.csv", "--quasi", "age", "--k", "2", "-o", "o.csv", folder=tmp_path)
     assert done.returncode == 2
-    assert "column name holds PERSON (its name) and would stay as it is: mask the table first" in done.stderr
+    assert "column name holds PERSON (" in done.stderr
+    assert ") and would stay as it is: mask the table first" in done.stderr
     keep = ["--keep", "name", "-o", "o.csv"]
     assert mibao("deid", "anonymise", "t.csv", "--quasi", "age", "--k", "2", *keep, folder=tmp_path).returncode == 0
 

@@ -10,7 +10,7 @@ from counts import counts
 from mibao.deid import Masker, Operator, Pseudonymiser, Vault, detect, mask, parse_policy, parse_types, restore
 from mibao.deid.custom import VALIDATORS
 from mibao.deid.custom_patterns import LONGEST, parse_pattern
-from mibao.deid.kinds import Rule
+from mibao.deid.kinds import SCORE_BESIDE_CONTEXT, Rule
 from mibao.deid.matching_hyperscan import HyperscanEngine
 from mibao.deid.matching_re import ReEngine
 from mibao.deid.policies import REPLACE
@@ -82,7 +82,7 @@ def test_both_engines_find_the_same_and_restoring_gives_back_the_text(text: str)
     ],
 )
 def test_pattern_validator_context_and_lists_decide(text: str, found: list[tuple[str, str]]) -> None:
-    assert _found(text) == found
+    assert [each for each in _found(text) if each[0] in {"STAFF_BADGE", "MEMBER", "PERSON"}] == found
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_is_found_without_types_of_ones_own_is_found_with_them(text: str) -
 
 def test_a_word_beside_it_raises_the_score_and_the_reason_names_the_type() -> None:
     alone, beside = detect("HB-123456", types=TYPES)[0], detect("badge HB-123456", types=TYPES)[0]
-    assert (alone.score, beside.score) == (0.85, pytest.approx(0.87))
+    assert (alone.score, beside.score) == (0.85, pytest.approx(0.85 + SCORE_BESIDE_CONTEXT))
     assert alone.why == "pattern of the type STAFF_BADGE"
     assert alone.type == CustomType("STAFF_BADGE") == type_named("STAFF_BADGE")
 

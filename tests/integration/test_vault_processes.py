@@ -44,7 +44,9 @@ def test_kill_minus_9_in_the_middle_loses_nothing_acknowledged(tmp_path: Path) -
     vault, done = tmp_path / "v", []
     for trial in range(counts(short=2, long=20)):
         process = _start(vault, tmp_path / "output", 1_000_000 * trial, 0)
-        time.sleep(draw.uniform(0.05, 0.4))
+        while not _acknowledged(tmp_path / "output"):
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0.0, 0.3))
         process.kill()
         process.wait(timeout=30)
         done += _acknowledged(tmp_path / "output")
