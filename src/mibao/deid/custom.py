@@ -31,7 +31,7 @@ import msgspec
 from mibao.deid import checksums
 from mibao.deid.checks import CHECKS, Check
 from mibao.deid.custom_patterns import parse_pattern
-from mibao.deid.detection import all_rules, engine_for
+from mibao.deid.detection import all_rules, engine_for, with_names
 from mibao.deid.kinds import SCORE_BESIDE_CONTEXT, Rule, Verdict, context_pattern, is_beside
 from mibao.deid.matching import Candidate, Engine
 from mibao.deid.normalisation import fold
@@ -98,7 +98,7 @@ class CustomTypes:
     def engine(self) -> Engine:
         """All rules, the user's among them, on the fastest engine that is installed; less what the user allows."""
         own = (rule for kind in self.kinds for rule in kind.rules)
-        engine = engine_for((*all_rules(), *own))
+        engine = with_names(engine_for((*all_rules(), *own)))
         allowed: dict[AnyType, frozenset[str]] = {}
         for kind in self.kinds:
             allowed[kind.type] = allowed.get(kind.type, frozenset()) | kind.allowed

@@ -113,13 +113,17 @@ def default_engine() -> Engine:
 
     The models are loaded when a text first has letters of their language.
     """
-    rules = rules_engine()
+    return with_names(rules_engine())
+
+
+def with_names(engine: Engine) -> Engine:
+    """``engine`` and the models of names, where the extra ``deid`` is installed."""
     if names_are_missing():
-        return rules
+        return engine
     from mibao.deid.matching_names import NamesEngine  # noqa: PLC0415 - brings NumPy
     from mibao.deid.names_model import NamesModel  # noqa: PLC0415
 
-    return NamesEngine(rules, NamesModel())
+    return NamesEngine(engine, NamesModel())
 
 
 @cache
