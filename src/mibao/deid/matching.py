@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from mibao.deid.kinds import REACH, Rule
-from mibao.types import AnyType
+from mibao.types import AnyType, EntityType
 
 CONTEXT = 2 * REACH
 _NARROW = 16
