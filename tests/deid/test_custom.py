@@ -99,7 +99,11 @@ def test_what_is_found_without_types_of_ones_own_is_found_with_them(text: str) -
 
 
 def test_a_word_beside_it_raises_the_score_and_the_reason_names_the_type() -> None:
-    alone, beside = detect("HB-123456", types=TYPES)[0], detect("badge HB-123456", types=TYPES)[0]
+    badge = CustomType("STAFF_BADGE")
+    alone, beside = (
+        next(found for found in detect(text, types=TYPES) if found.type == badge)
+        for text in ("HB-123456", "工牌：HB-123456")
+    )
     assert (alone.score, beside.score) == (0.85, pytest.approx(0.85 + SCORE_BESIDE_CONTEXT))
     assert alone.why == "pattern of the type STAFF_BADGE"
     assert alone.type == CustomType("STAFF_BADGE") == type_named("STAFF_BADGE")
