@@ -60,7 +60,7 @@ class Scanner:
         self._base = self._start = 0  # offsets in the original: of the buffer, and of what is not decided yet
         self._position = 0  # the same place in the folded buffer
         self._kept_from = 0  # where in the buffer begins what a later decision may look at
-        self._ended: EntityType | None = None  # of the part that ends right there
+        self._ended: AnyType | None = None  # of the part that ends right there
         self._names: set[str] = set()
         self._open: tuple[Rule, Candidate] | None = None
         self._closed = False
