@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -38,9 +39,24 @@ _PREFIX_BYTES = 2 * _SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + _COUNT.size
 _WORD_BYTES = 8
 _WORD = np.dtype("<u8")
 _MOST_WEIGHT_BITS = 60
+_FEW = 64  # residues, of a ciphertext whose second component is hardly ever zero in all of them
 _ROTATION = 3  # seal/util/galois.h: a rotation to the left by s is the automorphism that raises X to 3**s
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class _Residues:
+    """A ciphertext that the library has not been given: part ``index`` of a stack that was read or computed at once.
+
+    Most of a large request goes from the wire through a matrix, and never needs the library's own form.
+    """
+
+    stack: UInt64[ndarray, "count components primes degree"]
+    index: int
+    level: int
+    scale: float
+    loaded: Any = None
 
 
 @lru_cache(maxsize=4)  # at the largest ring one takes a third of a gigabyte
@@ -135,7 +151,7 @@ class SealEngine:
 
     def decrypt(self, secret: SecretKey, ciphertext: Ciphertext) -> Float64[ndarray, "slots"]:
         """See :class:`~mibao.he.engine.Engine`."""
-        plain = self._seal.Decryptor(self._context, secret.handle).decrypt(ciphertext.handle)
+        plain = self._seal.Decryptor(self._context, secret.handle).decrypt(self._native(ciphertext))
         return np.asarray(self._encoder.decode(plain), dtype=np.float64)
 
     def sum_of_products(self, left: Sequence[Operand], right: Sequence[Operand]) -> Ciphertext | None:
@@ -156,51 +172,50 @@ class SealEngine:
 
     def _product(self, ciphertext: Ciphertext, factor: Operand) -> Any:
         if isinstance(factor, Plaintext):
-            return self._evaluator.multiply_plain(ciphertext.handle, factor.handle)
-        return self._evaluator.multiply(ciphertext.handle, factor.handle)
+            return self._evaluator.multiply_plain(self._native(ciphertext), factor.handle)
+        return self._evaluator.multiply(self._native(ciphertext), self._native(factor))
 
     def _is_zero(self, factor: Operand) -> bool:
         return isinstance(factor, Plaintext) and bool(factor.handle.is_zero())
 
     def multiply_matrix(self, matrix: Matrix, stack: Sequence[Ciphertext]) -> list[Ciphertext]:
         """See :class:`~mibao.he.engine.Engine`."""
-        primes = stack[0].handle.coeff_modulus_size()
-        residues = np.stack([self._residues(ciphertext) for ciphertext in stack])
+        level, scale = self._standing(stack[0])
         try:
-            products = matrix.handle.product(residues)
+            products = matrix.handle.product(self._stacked(stack))
         except InputError as error:
             raise IntegrityError("matrix: refused by the library") from error
-        scale = stack[0].handle.scale() * matrix.scale
-        return [self._from_residues(product, level=len(self.primes) - primes, scale=scale) for product in products]
+        return self._from_residues(products, level=level, scale=scale * matrix.scale)
 
     def square(self, ciphertext: Ciphertext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(_guard("product", lambda: self._evaluator.square(ciphertext.handle)))
+        return Ciphertext(_guard("product", lambda: self._evaluator.square(self._native(ciphertext))))
 
     def rotate(self, ciphertext: Ciphertext, steps: int, keys: GaloisKeys) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(
-            _guard("rotation", lambda: self._evaluator.rotate_vector(ciphertext.handle, steps, keys.handle))
-        )
+        held = self._native(ciphertext)
+        return Ciphertext(_guard("rotation", lambda: self._evaluator.rotate_vector(held, steps, keys.handle)))
 
     def lower(self, ciphertext: Ciphertext, level: int) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(
-            _guard("ciphertext", lambda: self._evaluator.mod_switch_to(ciphertext.handle, self._parms_ids[level]))
-        )
+        held = self._native(ciphertext)
+        return Ciphertext(_guard("ciphertext", lambda: self._evaluator.mod_switch_to(held, self._parms_ids[level])))
 
     def add(self, ciphertext: Ciphertext, addend: Ciphertext | Plaintext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        add = self._evaluator.add_plain if isinstance(addend, Plaintext) else self._evaluator.add
-        return Ciphertext(_guard("sum", lambda: add(ciphertext.handle, addend.handle)))
+        held = self._native(ciphertext)
+        if isinstance(addend, Plaintext):
+            return Ciphertext(_guard("sum", lambda: self._evaluator.add_plain(held, addend.handle)))
+        other = self._native(addend)
+        return Ciphertext(_guard("sum", lambda: self._evaluator.add(held, other)))
 
     def relinearize(self, ciphertext: Ciphertext, key: RelinearizationKey) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(_guard("product", lambda: self._evaluator.relinearize(ciphertext.handle, key.handle)))
+        return Ciphertext(_guard("product", lambda: self._evaluator.relinearize(self._native(ciphertext), key.handle)))
 
     def rescale(self, ciphertext: Ciphertext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
-        return Ciphertext(_guard("product", lambda: self._evaluator.rescale_to_next(ciphertext.handle)))
+        return Ciphertext(_guard("product", lambda: self._evaluator.rescale_to_next(self._native(ciphertext))))
 
     def ciphertext_bytes(self, *, level: int) -> int:
         """See :class:`~mibao.he.engine.Engine`."""
@@ -209,8 +224,8 @@ class SealEngine:
 
     def store_ciphertexts(self, stack: Sequence[Ciphertext]) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""
-        residues = np.concatenate([self._residues(ciphertext) for ciphertext in stack])
-        return residue_packing.pack(residues, primes=self.primes[: residues.shape[1]])
+        stacked = self._stacked(stack)
+        return residue_packing.pack(stacked.reshape(-1, *stacked.shape[2:]), primes=self.primes[: stacked.shape[2]])
 
     def load_ciphertexts(self, data: bytes | memoryview, *, count: int, level: int, scale: float) -> list[Ciphertext]:
         """See :class:`~mibao.he.engine.Engine`.
@@ -222,24 +237,56 @@ class SealEngine:
             raise IntegrityError(f"ciphertext: expected {expected} bytes, got {len(data)}")
         primes = self.primes[: len(self.primes) - level]
         residues = residue_packing.unpack(data, primes=primes, components=2 * count, degree=self.parameters.ring_degree)
-        pairs = residues.reshape(count, 2, *residues.shape[1:])
-        return [self._from_residues(pair, level=level, scale=scale) for pair in pairs]
-
-    def _residues(self, ciphertext: Ciphertext) -> UInt64[ndarray, "components primes degree"]:
-        stored: bytes = ciphertext.handle.to_string()
-        shape = (ciphertext.handle.size(), ciphertext.handle.coeff_modulus_size(), self.parameters.ring_degree)
-        return np.frombuffer(stored, dtype=_WORD, offset=_PREFIX_BYTES).reshape(shape)
+        return self._from_residues(residues.reshape(count, 2, *residues.shape[1:]), level=level, scale=scale)
 
     def _from_residues(
-        self, residues: UInt64[ndarray, "components primes degree"], *, level: int, scale: float
-    ) -> Ciphertext:
-        loaded = self._seal.Ciphertext()
-        words = np.ascontiguousarray(residues, dtype=_WORD)
-        stored = b"".join((self._prefix(level, scale, words.nbytes, components=len(words)), words.data))
-        _guard("ciphertext", lambda: loaded.load_bytes(self._context, stored))
-        if loaded.is_transparent():
-            raise IntegrityError("ciphertext: it encrypts nothing")
-        return Ciphertext(loaded)
+        self, stack: UInt64[ndarray, "count components primes degree"], *, level: int, scale: float
+    ) -> list[Ciphertext]:
+        """Handles of residues that are under their primes. Raises ``IntegrityError`` when one encrypts nothing."""
+        for held in stack:
+            if not held[1, 0, :_FEW].any() and not held[1:].any():
+                raise IntegrityError("ciphertext: it encrypts nothing")
+        return [Ciphertext(_Residues(stack, index, level, scale)) for index in range(len(stack))]
+
+    def _standing(self, ciphertext: Ciphertext) -> tuple[int, float]:
+        """Level and scale."""
+        held = ciphertext.handle
+        if isinstance(held, _Residues):
+            return held.level, held.scale
+        return len(self.primes) - held.coeff_modulus_size(), held.scale()
+
+    def _stacked(self, stack: Sequence[Ciphertext]) -> UInt64[ndarray, "count components primes degree"]:
+        """The residues of ciphertexts of one level; without a copy where they are a whole stack already."""
+        first = stack[0].handle
+        if isinstance(first, _Residues) and len(stack) == len(first.stack):
+            handles = [ciphertext.handle for ciphertext in stack]
+            if all(
+                isinstance(held, _Residues) and held.stack is first.stack and held.index == index
+                for index, held in enumerate(handles)
+            ):
+                return first.stack
+        return np.stack([self._residues(ciphertext) for ciphertext in stack])
+
+    def _residues(self, ciphertext: Ciphertext) -> UInt64[ndarray, "components primes degree"]:
+        held = ciphertext.handle
+        if isinstance(held, _Residues):
+            residues: UInt64[ndarray, "components primes degree"] = held.stack[held.index]
+            return residues
+        stored: bytes = held.to_string()
+        shape = (held.size(), held.coeff_modulus_size(), self.parameters.ring_degree)
+        return np.frombuffer(stored, dtype=_WORD, offset=_PREFIX_BYTES).reshape(shape)
+
+    def _native(self, ciphertext: Ciphertext) -> Any:
+        """The library's own form, made when it is first asked for. Raises ``IntegrityError`` when it is refused."""
+        held = ciphertext.handle
+        if not isinstance(held, _Residues):
+            return held
+        if held.loaded is None:
+            loaded, words = self._seal.Ciphertext(), np.ascontiguousarray(held.stack[held.index], dtype=_WORD)
+            stored = b"".join((self._prefix(held.level, held.scale, words.nbytes, components=len(words)), words.data))
+            _guard("ciphertext", lambda: loaded.load_bytes(self._context, stored))
+            held.loaded = loaded
+        return held.loaded
 
     def _prefix(self, level: int, scale: float, residue_bytes: int, *, components: int = 2) -> bytes:
         degree, primes = self.parameters.ring_degree, len(self.primes) - level

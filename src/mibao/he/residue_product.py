@@ -23,6 +23,7 @@ MAX_PRIME_BITS = 60
 MAX_WEIGHT_BITS = 60
 _EXACT = 1 << 53  # integers up to here are exact in float64, and so are their sums
 _MAX_LIMB_BITS = 51
+_MOST_SUM_BITS = 62
 _MOST_PRODUCTS = 12  # half a prime of 60 bits each, and their sum must stay in 63 bits
 _WORDS_AT_ONCE = 1 << 16  # of one block of limbs: half of a 1 MiB second-level cache, the products beside them
 _SMALLEST_BLOCK = 128
@@ -146,14 +147,21 @@ class _PrimeLayer:
     split: LimbSplit
     stacked: Float64[ndarray, "stacked features"]
     offsets: Int64[ndarray, "outputs 1"]  # what centring the residues' limbs took away
+    sums_fit: bool  # in 63 bits as they are, so that one reduction at the end does
 
     @classmethod
     def of(cls, weights: Int64[ndarray, "outputs features"], prime: int) -> _PrimeLayer:
         split = choose_split(weights, prime=prime)
-        stacked = np.concatenate(list(_weight_limbs(weights, split.weight_limbs, split.weight_bits)))
+        limbs = list(_weight_limbs(weights, split.weight_limbs, split.weight_bits))
         centre = sum(1 << (split.residue_bits * (limb + 1) - 1) for limb in range(split.residue_limbs))
         offsets = [sum(row) * centre % prime for row in weights.tolist()]
-        return cls(prime=prime, split=split, stacked=stacked, offsets=np.array(offsets, dtype=np.int64)[:, None])
+        return cls(
+            prime=prime,
+            split=split,
+            stacked=np.concatenate(limbs),
+            offsets=np.array(offsets, dtype=np.int64)[:, None],
+            sums_fit=prime + _largest_total(limbs, split) < 1 << _MOST_SUM_BITS,
+        )
 
     def multiply(self, residues: UInt64[ndarray, "features degree"], *, out: UInt64[ndarray, "outputs degree"]) -> None:
         block = max(_WORDS_AT_ONCE // (residues.shape[0] * self.split.residue_limbs), _SMALLEST_BLOCK)
@@ -169,8 +177,21 @@ class _PrimeLayer:
             sums = (self.stacked @ limb).reshape(self.split.weight_limbs, *total.shape)
             for weight_index, part in enumerate(sums):
                 power = self.split.residue_bits * index + self.split.weight_bits * weight_index
-                total += _shifted(part, power, self.prime)
+                if self.sums_fit:
+                    whole = part.astype(np.int64)
+                    total += np.left_shift(whole, np.int64(power), out=whole)
+                else:
+                    total += _shifted(part, power, self.prime)
         return _reduced(total, self.prime)
+
+
+def _largest_total(limbs: Sequence[Float64[ndarray, "outputs features"]], split: LimbSplit) -> int:
+    """What the limbs' sums, each at its place, add up to at most, in magnitude."""
+    largest = 0
+    for index, limb in enumerate(limbs):
+        weight = int(np.max(np.sum(np.abs(limb), axis=1))) << (split.weight_bits * index)
+        largest += sum(weight << (split.residue_bits * (place + 1) - 1) for place in range(split.residue_limbs))
+    return largest
 
 
 def _residue_limbs(residues: UInt64[ndarray, "n m"], split: LimbSplit) -> Iterator[Float64[ndarray, "n m"]]:
@@ -222,7 +243,7 @@ def _centred(values: Int64[ndarray, "n m"], prime: int) -> Int64[ndarray, "n m"]
 
 
 def _reduced(values: Int64[ndarray, "n m"], prime: int) -> UInt64[ndarray, "n m"]:
-    """Into ``[0, prime)``."""
-    values = _centred(values, prime)
-    values += (values >> np.int64(63)) & np.int64(prime)
-    return values.view(np.uint64)
+    """Into ``[0, prime)``: of a negative number's bits and those of a prime more, the smaller stand for a residue."""
+    residues = _centred(values, prime).view(np.uint64)
+    np.minimum(residues, residues + np.uint64(prime), out=residues)
+    return residues
