@@ -30,7 +30,7 @@ _EDGE = (
 )  # fmt: skip
 # A sender's context draws its own ephemeral key: one that a caller repeated would reveal both messages.
 # A compiled circuit's random id binds keys and messages to it, and compiling is one call.
-_MAY_DRAW = {"mibao.crypto.kem", "mibao.he.circuit"}
+_MAY_DRAW = {"mibao.crypto.kem", "mibao.he.circuit", "mibao.he.forest_circuit"}
 _RNG = "mibao.crypto.rng"
 _ENTROPY = ("secrets", "random", "os.urandom", "os.getrandom", "uuid", _RNG)
 _CLOCKS = ("time", "datetime.now", "datetime.utcnow", "datetime.today", "date.today", "datetime.datetime.now")

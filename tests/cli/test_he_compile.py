@@ -1,9 +1,10 @@
 import json
+import stat
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 from skops import io
@@ -59,12 +60,55 @@ def test_safetensors_and_a_config_become_a_circuit(folder):
     assert mibao("he", "explain", "my.circuit", folder=folder).returncode == 0
 
 
+def test_trees_in_a_file_become_a_circuit_that_is_tried_in_one_go(folder):
+    records, target = load_breast_cancer(return_X_y=True)
+    np.save(folder / "cancer.npy", records[:, [7, 23]])
+    model = DecisionTreeClassifier(max_depth=1, random_state=0).fit(records[:, [7, 23]], target)
+    (folder / "tree.skops").write_bytes(io.dumps(model))
+    done = _compile(folder, model="tree.skops", calibration="cancer.npy")
+    assert done.returncode == 0, done.stderr
+    assert "1 trees of depth 1, 1 comparisons" in done.stdout
+    tried = mibao("he", "predict", "my.circuit", "cancer.npy", "-o", "out.npy", folder=folder)
+    assert tried.returncode == 0, tried.stderr
+    probabilities = np.load(folder / "out.npy")
+    agreement = np.mean(probabilities.argmax(axis=1) == model.predict(records[:, [7, 23]]))
+    assert probabilities.shape == (len(records), 2) and agreement > 0.99
+
+
+def test_a_circuit_is_tried_in_one_go_and_nothing_stays_behind_but_its_answers(folder):
+    assert _compile(folder).returncode == 0
+    before = sorted(path.name for path in folder.iterdir())
+    tried = mibao("he", "predict", "my.circuit", "iris.npy", "-o", "out.npy", folder=folder)
+    assert tried.returncode == 0, tried.stderr
+    assert "never share them" in tried.stdout and "protects nobody" in " ".join(tried.stdout.split())
+    model = LogisticRegression(max_iter=200).fit(FRAME.data, FRAME.target)
+    assert np.abs(np.load(folder / "out.npy") - model.predict_proba(FRAME.data)).max() < 1e-3
+    assert stat.S_IMODE((folder / "out.npy").stat().st_mode) == 0o600
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "out.npy"])
+    again = mibao("he", "predict", "my.circuit", "iris.npy", "-o", "out.npy", folder=folder)
+    assert again.returncode == 2 and "out.npy exists already" in again.stderr
+
+
+def test_a_parquet_file_calibrates_with_its_columns_checked(folder):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table(dict(FRAME.data.items()))
+    parquet.write_table(table, folder / "iris.parquet")
+    assert _compile(folder, calibration="iris.parquet").returncode == 0
+    parquet.write_table(table.select(table.column_names[::-1]), folder / "turned.parquet")
+    done = _compile(folder, calibration="turned.parquet")
+    assert done.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"roles": ROLES[2:]}, "roles: data_owner is not declared; name all of data_owner, model_owner, compute_host"),
         ({"model": "model.pkl"}, "model.pkl: expected a skops file"),
-        ({"model": "tree.skops"}, "tree.skops: trees are compiled from Python, with mibao.he.trees"),
+        (
+            {"model": "tree.skops", "roles": (*ROLES, "--mode", "encrypted-both")},
+            "trees: expected encrypted-data, got encrypted-both; trees stay in clear at their owner",
+        ),
+        ({"calibration": "iris.parquet"}, "iris.parquet: expected a Parquet file"),
         ({"calibration": "turned.csv"}, "column 0 is 'petal width (cm)', and the model expects 'sepal length (cm)'"),
         ({"calibration": "absent.npy"}, "absent.npy: cannot be read (No such file or directory)"),
     ],
@@ -72,6 +116,7 @@ def test_safetensors_and_a_config_become_a_circuit(folder):
 def test_wrong_use_ends_in_one_line_and_writes_nothing(folder, options, message):
     (folder / "model.pkl").write_bytes(b"\x80\x04N.")
     (folder / "tree.skops").write_bytes(io.dumps(DecisionTreeClassifier(max_depth=2).fit(FRAME.data, FRAME.target)))
+    (folder / "iris.parquet").write_bytes(b"PAR1")
     FRAME.data[FRAME.data.columns[::-1]].to_csv(folder / "turned.csv", index=False)
     done = _compile(folder, **options)
     assert done.returncode == 2

@@ -119,7 +119,7 @@ def test_a_bundle_of_kilobytes_that_asks_for_gigabytes_is_refused_at_once(tmp_pa
 
 
 def test_rotations_without_end_are_refused():
-    program = [["rotate", 0, [1] * 4096]] * 64
+    program = [["rotate", 0, [1] * 4095]] * 64
     with pytest.raises(IntegrityError, match="program: instruction 1 does not suit what it reads"):
         he.Circuit.from_bytes(forged(program=program, body=b""))
     program = [["fold", place, [1] * 4096] for place in range(64)]

@@ -8,7 +8,10 @@ from he_cases import BOTH, DATA, ROLES, WEIGHTS, circuit, linear_circuit, networ
 from mibao import he
 from mibao.errors import InputError, MissingExtra
 from mibao.he import engine_seal
-from mibao.he.network import Dense
+from mibao.he.layout_packed import Plan
+from mibao.he.lowering import Infeasible
+from mibao.he.network import Dense, Square
+from mibao.he.reference import evaluate
 
 MODES = [DATA, WEIGHTS, BOTH]
 
@@ -68,6 +71,34 @@ def test_an_output_without_weights_answers_with_its_bias(mode):
     records = records_of()
     logits = client.decrypt(server.evaluate(request(compiled.spec, client, records)))
     assert np.max(np.abs(logits - (records @ weights + bias))) < 1e-3
+
+
+@pytest.mark.parametrize("plan", [Plan(rows=1, spread=False, rows_at=None), Plan(rows=1, spread=True, rows_at=None)])
+def test_whole_groups_of_diagonals_without_weights_are_left_out(plan, monkeypatch):
+    """A matrix with one diagonal: every other group of diagonals is a sum of nothing, which anyone could read."""
+    monkeypatch.setattr("mibao.he.layout_packed.plans", lambda *_, **__: [plan])
+    monkeypatch.setattr("mibao.he.layout_columns.lower", _unsuitable)
+    rng = np.random.default_rng(0)
+    first = Dense(weights=rng.normal(size=(16, 16)) / 4, bias=rng.normal(size=16))
+    last = Dense(weights=np.diag(rng.normal(size=16)), bias=rng.normal(size=16))
+    network = network_of(first, Square(), last, features=16, bound=1.0)
+    compiled = he.compile_circuit(network, mode=DATA, roles=ROLES[DATA], rows=1)
+    client, server = compiled.keygen()
+    records = records_of(rows=2, features=16, bound=1.0)
+    assert np.max(np.abs(client.decrypt(server.evaluate(client.encrypt(records))) - evaluate(network, records))) < 1e-3
+
+
+def _unsuitable(*_):
+    raise Infeasible("left out")
+
+
+def test_a_matrix_of_zeros_alone_is_answered_by_another_layout():
+    last = Dense(weights=np.zeros((2, 4)), bias=np.array([1.0, -1.5]))
+    network = network_of(Dense(weights=np.eye(4), bias=np.zeros(4)), Square(), last, features=4, bound=1.0)
+    compiled = he.compile_circuit(network, mode=DATA, roles=ROLES[DATA], rows=1)
+    client, server = compiled.keygen()
+    answers = client.decrypt(server.evaluate(client.encrypt(records_of(rows=2, bound=1.0))))
+    assert np.max(np.abs(answers - [1.0, -1.5])) < 1e-3
 
 
 def test_records_of_zeros_answer_with_the_bias_when_only_weights_are_encrypted():

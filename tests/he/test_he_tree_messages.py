@@ -7,13 +7,15 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.tree import DecisionTreeClassifier
 
-from he_cases import reframed
+from he_cases import DATA, ROLES, reframed
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.he.envelope import Kind
+from mibao.he.forest_circuit import ForestCircuit, server_of
+from mibao.he.forest_spec import forest_spec
 from mibao.he.forests import LEAF, Forest, Tree
 from mibao.he.network import Head
 from mibao.he.sign import compose_sign
-from mibao.he.tree_messages import TreeClient, TreeServer, public_forest
+from mibao.he.tree_messages import TreeClient
 from mibao.he.trees import TreeCircuit, _parameters, fit_scale
 from mibao.types import RandomId
 
@@ -45,12 +47,16 @@ def stump_circuit():
     )
 
 
+def compiled(circuit_id=ID):
+    trees = stump_circuit()
+    return ForestCircuit(spec=forest_spec(trees, circuit_id=circuit_id, roles=ROLES[DATA]), trees=trees)
+
+
 @pytest.fixture(scope="module")
 def asked():
     """The circuit, a client, its host, a request and its answer."""
-    circuit = stump_circuit()
-    client = TreeClient(public_forest(circuit, circuit_id=ID))
-    server = TreeServer(circuit, circuit_id=ID, keys=client.server_keys())
+    circuit = compiled()
+    client, server = circuit.keygen()
     sent = client.encrypt(RECORDS)
     return circuit, client, server, sent, server.evaluate(sent)
 
@@ -58,7 +64,7 @@ def asked():
 def test_probabilities_are_those_of_the_trees_polynomials(asked):
     circuit, client, _, _, answer = asked
     probabilities = client.decrypt(answer)
-    expected = 1 / (1 + np.exp(-circuit.evaluate_in_clear(RECORDS)[:, 0]))
+    expected = 1 / (1 + np.exp(-circuit.trees.evaluate_in_clear(RECORDS)[:, 0]))
     assert probabilities.shape == (len(RECORDS), 2)
     assert np.max(np.abs(probabilities[:, 1] - expected)) < 1e-3
     assert np.max(np.abs(probabilities.sum(axis=1) - 1)) < 1e-12
@@ -71,17 +77,17 @@ def test_the_same_rows_encrypt_differently_twice(asked):
 
 def test_another_key_s_client_refuses_the_answer_and_its_host_the_request(asked):
     circuit, _, _, sent, answer = asked
-    other = TreeClient(public_forest(circuit, circuit_id=ID))
+    other, elsewhere = circuit.keygen()
     with pytest.raises(KeyMismatch, match="answer: made under another key"):
         other.decrypt(answer)
     with pytest.raises(KeyMismatch, match="request: made under another key"):
-        TreeServer(circuit, circuit_id=ID, keys=other.server_keys()).evaluate(sent)
+        elsewhere.evaluate(sent)
 
 
 def test_keys_and_requests_of_another_circuit_are_refused(asked):
-    circuit, client, _, _, _ = asked
+    _, client, _, _, _ = asked
     with pytest.raises(KeyMismatch, match="server keys: made for another circuit"):
-        TreeServer(circuit, circuit_id=OTHER_ID, keys=client.server_keys())
+        server_of(bundle=compiled(OTHER_ID).to_bytes(), keys=client.server_keys())
 
 
 def test_altered_messages_are_refused(asked):
@@ -116,3 +122,22 @@ def test_a_client_is_neither_shown_nor_pickled(asked):
     assert repr(client) == "TreeClient(opaque)"
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(client)
+
+
+def test_a_client_survives_its_secret_bytes(asked):
+    _, client, server, _, answer = asked
+    again = TreeClient.from_secret_bytes(client.reveal_secret_bytes())
+    assert again.key_id == client.key_id
+    assert np.array_equal(again.decrypt(answer), client.decrypt(answer))
+    assert np.max(np.abs(again.decrypt(server.evaluate(again.encrypt(RECORDS))) - client.decrypt(answer))) < 1e-3
+
+
+def test_the_public_circuit_and_the_client_s_key_hold_nothing_of_the_trees(asked):
+    circuit, client, _, _, _ = asked
+    shown = circuit.public().to_bytes()
+    for threshold in circuit.trees.forest.trees[0].threshold[:1]:
+        for held in (shown, client.reveal_secret_bytes(), client.server_keys()):
+            assert np.float64(threshold).tobytes() not in held and np.float32(threshold).tobytes() not in held
+    assert np.float64(circuit.trees.forest.trees[0].threshold[0]).tobytes() in circuit.to_bytes()
+    with pytest.raises(InputError, match="a server takes the trees, and this is the circuit without them"):
+        circuit.public().keygen()

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mibao.cli.he_compile import compile_model
+from mibao.cli.he_predict import predict
+from mibao.cli.he_release import release
 from mibao.errors import InputError, KeyMismatch
 
 if TYPE_CHECKING:
-    from mibao.he import CircuitSpec, Client
+    from mibao.he import Client
+    from mibao.he.tree_messages import TreeClient
+    from mibao.types import RandomId
 
 app = typer.Typer(
     name="he",
@@ -20,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("compile")(compile_model)
+app.command("predict")(predict)
+app.command("release")(release)
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The circuit: with, without or with encrypted weights.")]
 SecretKey = Annotated[Path, typer.Option("--key", metavar="CLIENT.KEY", help="The secret key; the host never sees it.")]
@@ -40,19 +46,29 @@ def keygen(
     bundle: Bundle,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the files go; made if absent.")],
 ) -> None:
-    """Make a key: client.key (secret), and server.keys for the host.
+    """Make a key: client.key (secret), and server.keys for the host; client.released where answers may be shared.
 
     Where the mode encrypts weights, BUNDLE is the owner's file with weights in clear, and host.bundle is written with
     them encrypted. The host gets host.bundle, never BUNDLE.
     """
-    from mibao.he import files, generate_client
+    from mibao.he import Circuit, Client, files
 
     circuit = files.read_circuit(bundle)
     files.check_new(
-        *(output / name for name in (files.CLIENT_KEY_NAME, files.SERVER_KEYS_NAME, files.HOST_BUNDLE_NAME))
+        *(
+            output / name
+            for name in (
+                files.CLIENT_KEY_NAME,
+                files.SERVER_KEYS_NAME,
+                files.HOST_BUNDLE_NAME,
+                files.RELEASED_NAME,
+            )
+        )
     )
-    client = generate_client(circuit.spec)
-    encrypted = circuit.encrypt_weights(client) if circuit.spec.weights_encrypted else None
+    client = circuit.generate_client()
+    encrypted = None
+    if isinstance(circuit, Circuit) and isinstance(client, Client) and circuit.spec.weights_encrypted:
+        encrypted = circuit.encrypt_weights(client)
     secret = output / files.CLIENT_KEY_NAME
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -60,6 +76,8 @@ def keygen(
         raise InputError(f"{output}: cannot be made ({error.strerror})") from error
     files.write_client_key(secret, client)
     typer.echo(f"{secret}: secret, mode 0600; whoever reads it reads every request and answer")
+    if isinstance(client, Client) and client.spec.release is not None:
+        _start_count(client, output / files.RELEASED_NAME)
     files.write_bytes(output / files.SERVER_KEYS_NAME, client.server_keys())
     typer.echo(f"{output / files.SERVER_KEYS_NAME}: for the compute host")
     if encrypted is not None:
@@ -77,7 +95,7 @@ def encrypt(
     """Encrypt records into a request for the compute host."""
     from mibao.he import files
 
-    client = _client_for(files.read_circuit(bundle).spec, key)
+    client = _client_for(files.read_circuit(bundle).spec.circuit_id, key)
     files.write_bytes(output, client.encrypt(files.read_records(records)))
     typer.echo(f"{output}: {output.stat().st_size:,} bytes, for the compute host")
 
@@ -112,7 +130,7 @@ def decrypt(
 
     from mibao.he import files
 
-    client = _client_for(files.read_circuit(bundle).spec, key)
+    client = _client_for(files.read_circuit(bundle).spec.circuit_id, key)
     logits = client.decrypt(files.read_bytes(answer))
     stream = io.BytesIO()
     np.save(stream, logits, allow_pickle=False)
@@ -120,10 +138,20 @@ def decrypt(
     typer.echo(f"{output}: logits of {logits.shape[0]} rows; for the key holder's eyes, never share them")
 
 
-def _client_for(spec: CircuitSpec, key: Path) -> Client:
+def _start_count(client: Client, path: Path) -> None:
+    from mibao.he.release_state import ReleaseFile
+
+    if client.spec.release is not None:
+        asked = client.spec.release.release
+        policy = client.release_policy(answers_limit=asked.answers_limit, statistical_bits=asked.statistical_bits)
+        ReleaseFile(path, key_id=client.key_id).create(policy)
+        typer.echo(f"{path}: counts what this key releases; keep it beside the key")
+
+
+def _client_for(circuit_id: RandomId, key: Path) -> Client | TreeClient:
     from mibao.he import files
 
     client = files.read_client_key(key)
-    if client.spec.circuit_id != spec.circuit_id:
+    if client.spec.circuit_id != circuit_id:
         raise KeyMismatch("client key: made for another circuit")
     return client

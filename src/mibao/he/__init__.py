@@ -9,11 +9,13 @@ Importing this package does not import the library underneath; the first key or 
 
 from mibao.he.circuit import Circuit, compile_circuit
 from mibao.he.client import Client, generate_client
+from mibao.he.forest_circuit import ForestCircuit
 from mibao.he.model_circuit import compile_model as compile  # noqa: A004 - he.compile, as torch.compile
 from mibao.he.model_circuit import translate
 from mibao.he.network import Network
 from mibao.he.parameters import Parameters
 from mibao.he.predictor import Predictor
+from mibao.he.release_terms import Release
 from mibao.he.roles import Roles, key_holder, who_could_read
 from mibao.he.server import Server, circuit_evaluated, request_in_clear
 from mibao.he.spec import CircuitSpec
@@ -24,9 +26,11 @@ __all__ = [
     "CircuitSpec",
     "Client",
     "ComputeMode",
+    "ForestCircuit",
     "Network",
     "Parameters",
     "Predictor",
+    "Release",
     "Roles",
     "Server",
     "circuit_evaluated",

@@ -33,6 +33,7 @@ from mibao.he.program import (
     Square,
     Total,
     Weigh,
+    rotated_from,
     sources,
 )
 
@@ -152,7 +153,7 @@ def _slotwise(values: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
 def _moved(instruction: Instruction, x: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
     match instruction:
         case Rotate(steps=steps):
-            x = np.stack([np.roll(x[index if len(x) > 1 else 0], -step) for index, step in enumerate(steps)])
+            x = np.stack([np.roll(x[at], -step) for at, step in zip(rotated_from(steps, len(x)), steps, strict=True)])
         case Fold(steps=steps):
             for step in steps:
                 x = np.asarray(x + np.roll(x, -step, axis=1))

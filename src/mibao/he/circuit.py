@@ -13,6 +13,7 @@ from mibao.he.explanation import explain
 from mibao.he.network import Network
 from mibao.he.normalise import normalise
 from mibao.he.program import Program
+from mibao.he.release_terms import Release
 from mibao.he.roles import Roles, check_roles
 from mibao.he.scheduling import schedule
 from mibao.he.server import Server, program_of
@@ -41,10 +42,14 @@ class Circuit:
         """The instructions with their weights; none in the circuit without them."""
         return self._program
 
+    def generate_client(self) -> Client:
+        """A fresh key, for who has only :meth:`public`. Raises ``MissingExtra`` when seal-python is not installed."""
+        return generate_client(self._spec)
+
     def keygen(self) -> tuple[Client, Server]:
         """A fresh key: the client keeps the secret, the server computes and cannot decrypt.
 
-        A data owner who has only :meth:`public` uses :func:`generate_client` and sends ``client.server_keys()``.
+        A data owner who has only :meth:`public` uses :meth:`generate_client` and sends ``client.server_keys()``.
 
         Raises:
             InputError: the weights are not here.
@@ -52,7 +57,7 @@ class Circuit:
         """
         if self._program is None:
             raise InputError("circuit: a server takes the weights, and this is the circuit without them")
-        client = generate_client(self._spec)
+        client = self.generate_client()
         bundle = client.encrypt_weights(self._program) if self._spec.weights_encrypted else self.to_bytes()
         return client, Server.from_bytes(bundle=bundle, keys=client.server_keys())
 
@@ -117,6 +122,7 @@ def compile_circuit(
     roles: Roles,
     rows: int = 1,
     max_error: float = DEFAULT_MAX_ERROR,
+    release: Release | None = None,
     circuit_id: RandomId | None = None,
 ) -> Circuit:
     """The circuit that computes a network.
@@ -127,6 +133,8 @@ def compile_circuit(
         roles: The three parties by name, all declared.
         rows: How many rows a request usually carries: the layout is chosen for them. Any number may be sent.
         max_error: Largest error an answer may have, before the head. The cheapest parameters that keep it are chosen.
+        release: Where answers are to be handed on: how many, and how little they may tell of the key. The parameters
+            then leave room for the noise that hides it, and ``max_error`` is that of released answers.
         circuit_id: Binds keys, requests and answers to this circuit; drawn afresh unless given.
 
     Raises:
@@ -135,7 +143,7 @@ def compile_circuit(
     check_roles(mode, roles)
     if not 0 < max_error < float("inf") or rows < 1:
         raise InputError("circuit: expected a positive, finite max_error and at least one row")
-    compiled = compile_network(normalise(network), mode=mode, rows=rows, max_error=max_error)
+    compiled = compile_network(normalise(network), mode=mode, rows=rows, max_error=max_error, release=release)
     spec = CircuitSpec(
         circuit_id=circuit_id or random_id(),
         mode=mode,
@@ -154,5 +162,6 @@ def compile_circuit(
         relinearizes=compiled.program.relinearizes(),
         predicted_error=compiled.predicted_error,
         predicted_ms=compiled.predicted_ms,
+        release=compiled.release,
     )
     return Circuit(spec=spec, program=compiled.program)

@@ -17,10 +17,13 @@ from mibao.he.engine import Engine, SecretKey
 from mibao.he.engine_seal import engine_for
 from mibao.he.envelope import Envelope, Kind
 from mibao.he.execution import encoded_constants
+from mibao.he.noise_bound import Bounded
 from mibao.he.program import Constant, Program
 from mibao.he.program_codec import to_value
 from mibao.he.records import batches, checked_records
 from mibao.he.reference import finish
+from mibao.he.release import ReleaseCount, ReleasePolicy, Releasing, decrypt_for_release
+from mibao.he.release_terms import Release
 from mibao.he.scheduling import schedule
 from mibao.he.spec import MAX_ROWS, CircuitSpec
 from mibao.types import RandomId
@@ -100,22 +103,81 @@ class Client:
 
     def decrypt_logits(self, answer: bytes) -> Float64[ndarray, "rows outputs"]:
         """What the circuit computed, before sigmoid or softmax. As :meth:`decrypt`, and never to be shared either."""
+        body, rows = self._opened(answer)
+        spec, count = self._spec, self._spec.batches(rows) * self._spec.answer.count
+        stack = self._engine.load_ciphertexts(body, count=count, level=spec.answer_level, scale=spec.answer_scale)
+        return self._unpacked([self._engine.decrypt(self._secret, ciphertext) for ciphertext in stack], rows)
+
+    def decrypt_for_release(
+        self, answer: bytes, *, answers_limit: int, statistical_bits: int, count: ReleaseCount
+    ) -> Float64[ndarray, "..."]:
+        """What :meth:`decrypt` gives, through noise that hides the key: **the only answers that may be shared**.
+
+        A repeated answer gets the same noise. Every ciphertext of an answer counts: one or more a batch of rows.
+
+        Args:
+            answers_limit: Ciphertexts that this key may ever release; at most what the circuit was compiled for.
+            statistical_bits: How little they tell of the key: 40 or more; at most what it was compiled for.
+            count: What the key has released, kept for its whole life: :class:`mibao.he.release_state.ReleaseFile`.
+
+        Raises:
+            BudgetExhausted: the key is at its limit and retired.
+            InputError: the circuit was not compiled for such a release, the key released under other figures, or its
+                secret is too large for the noise's bound: draw another key.
+            IntegrityError: the answer was altered or truncated.
+            KeyMismatch: the answer is of another circuit or under another key.
+        """
+        policy = self.release_policy(answers_limit=answers_limit, statistical_bits=statistical_bits)
+        body, rows = self._opened(answer)
+        each = self._spec.ciphertext_bytes(level=self._spec.answer_level)
+        parts = [body[start : start + each] for start in range(0, len(body), each)]
+        releasing = Releasing(engine=self._engine, secret=self._secret, policy=policy, count=count)
+        logits = self._unpacked(list(decrypt_for_release(parts, releasing)), rows)
+        return finish(logits, head=self._spec.head, flat=self._spec.flat)
+
+    def release_policy(self, *, answers_limit: int, statistical_bits: int) -> ReleasePolicy:
+        """The noise of such a release.
+
+        Raises:
+            InputError: fewer than 40 bits, or a circuit compiled without room for it; the message says what to compile
+                with.
+        """
+        wanted, spec = Release(answers_limit=answers_limit, statistical_bits=statistical_bits), self._spec
+        if spec.release is None:
+            raise InputError(f"release: this circuit leaves no room for noise; compile it with release={wanted}")
+        if not spec.release.release.covers(wanted):
+            raise InputError(
+                f"release: this circuit was compiled with release={spec.release.release}; compile it with {wanted}"
+            )
+        known = Bounded(
+            message=spec.release.message,
+            scale=spec.answer_scale,
+            noise=spec.release.noise,
+            encoding=0.0,  # within the message
+            level=spec.answer_level,
+        )
+        return ReleasePolicy(answers_limit=answers_limit, statistical_bits=statistical_bits, known=known)
+
+    def _opened(self, answer: bytes) -> tuple[bytes | memoryview, int]:
+        """An answer's ciphertexts and its rows."""
         opened = envelope.decode(answer, Kind.ANSWER)
         envelope.check_fields(opened, "circuit", "key", "rows")
         check_binding(opened, circuit_id=self._spec.circuit_id, key_id=self._key_id)
         rows = envelope.count_of(opened, "rows", largest=MAX_ROWS)
         if len(opened.body) != self._spec.answer_bytes(rows):
             raise IntegrityError("answer: its size does not match its rows")
-        level, held, count = self._spec.parameters.depth, self._spec.answer.rows, self._spec.answer.count
-        each = count * self._spec.ciphertext_bytes(level=level)
-        unpacked = []
-        for index, start in enumerate(range(0, len(opened.body), each)):
-            stack = self._engine.load_ciphertexts(
-                opened.body[start : start + each], count=count, level=level, scale=self._spec.answer_scale
+        return opened.body, rows
+
+    def _unpacked(self, slots: list[Float64[ndarray, "slots"]], rows: int) -> Float64[ndarray, "rows outputs"]:
+        """The entries of each row from all slots, batch by batch; what else the slots hold is dropped."""
+        held, count = self._spec.answer.rows, self._spec.answer.count
+        parts = [
+            self._spec.answer.unpack(
+                np.stack(slots[batch * count : (batch + 1) * count]), min(held, rows - batch * held)
             )
-            slots = np.stack([self._engine.decrypt(self._secret, ciphertext) for ciphertext in stack])
-            unpacked.append(self._spec.answer.unpack(slots, min(held, rows - index * held)))
-        return np.concatenate(unpacked)
+            for batch in range(self._spec.batches(rows))
+        ]
+        return np.concatenate(parts)
 
     def encrypt_weights(self, program: Program) -> bytes:
         """A bundle for the compute host with every constant of ``program``, biases included, encrypted.

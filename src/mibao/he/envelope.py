@@ -23,6 +23,7 @@ VERSION = 2
 MAX_HEADER_BYTES = 1 << 19
 _DIGEST_BYTES = 32
 _LENGTH_BYTES = 4
+_KIND_AT = len(MAGIC) + 1  # behind the version
 
 
 class Kind(IntEnum):
@@ -35,6 +36,12 @@ class Kind(IntEnum):
     SERVER_KEYS = 5
     REQUEST = 6
     ANSWER = 7
+    FOREST = 8
+    FOREST_BUNDLE = 9
+    FOREST_KEY = 10
+    TRAINING_RECORDS = 11
+    TRAINING_KEYS = 12
+    TRAINING_WEIGHTS = 13
 
 
 MAX_BYTES: dict[Kind, int] = {
@@ -45,6 +52,12 @@ MAX_BYTES: dict[Kind, int] = {
     Kind.SERVER_KEYS: 1 << 28,
     Kind.REQUEST: 1 << 30,
     Kind.ANSWER: MAX_ANSWER_BYTES + 2 * MAX_HEADER_BYTES,
+    Kind.FOREST: 1 << 24,
+    Kind.FOREST_BUNDLE: 1 << 27,
+    Kind.FOREST_KEY: 1 << 25,
+    Kind.TRAINING_RECORDS: 1 << 30,
+    Kind.TRAINING_KEYS: 1 << 30,
+    Kind.TRAINING_WEIGHTS: 1 << 26,
 }
 NAMES: dict[Kind, str] = {
     Kind.CIRCUIT: "circuit",
@@ -54,6 +67,12 @@ NAMES: dict[Kind, str] = {
     Kind.SERVER_KEYS: "server keys",
     Kind.REQUEST: "request",
     Kind.ANSWER: "answer",
+    Kind.FOREST: "circuit of trees",
+    Kind.FOREST_BUNDLE: "bundle of trees",
+    Kind.FOREST_KEY: "client key for trees",
+    Kind.TRAINING_RECORDS: "training records",
+    Kind.TRAINING_KEYS: "training keys",
+    Kind.TRAINING_WEIGHTS: "training weights",
 }
 
 
@@ -91,16 +110,21 @@ def decode(data: bytes, *kinds: Kind) -> Envelope:
         IntegrityError: anything else about the bytes is not as it was written.
     """
     longest = max(MAX_BYTES.values())
-    frame = frames.decode(data, magic=MAGIC, version=VERSION, max_bytes=longest)
+    number, payload = frames.view(data, magic=MAGIC, version=VERSION, max_bytes=longest)
     expected = " or ".join(sorted({NAMES[kind] for kind in kinds}))
     try:
-        kind = Kind(frame.kind)
+        kind = Kind(number)
     except ValueError as error:
-        raise IntegrityError(f"{expected}: unknown kind {frame.kind}") from error
-    envelope = _open(kind, memoryview(frame.payload))
+        raise IntegrityError(f"{expected}: unknown kind {number}") from error
+    envelope = _open(kind, payload)
     if kind not in kinds:
         raise InputError(f"wrong kind of file: expected {expected}, got {NAMES[kind]}")
     return envelope
+
+
+def is_of(data: bytes, *kinds: Kind) -> bool:
+    """Whether a frame says that it is one of ``kinds``; nothing of it is checked, which :func:`decode` then does."""
+    return data[: len(MAGIC)] == MAGIC and len(data) > _KIND_AT and data[_KIND_AT] in kinds
 
 
 def _open(kind: Kind, payload: memoryview) -> Envelope:

@@ -28,6 +28,7 @@ from mibao.he.program import (
     Total,
     Weigh,
     last_read,
+    rotated_from,
     sources,
 )
 
@@ -94,7 +95,7 @@ class Execution:
         answer = registers[-1]
         if answer is None or isinstance(answer, ndarray):
             raise IntegrityError("bundle: its answer would be in clear")
-        last = len(self._engine.primes) - 1
+        last = self._schedule.answer_level
         return [self._engine.lower(ciphertext, last) for ciphertext in answer] if self._level(-1) < last else answer
 
     def _held(self, registers: list[_Value | None], register: int) -> _Value:
@@ -146,7 +147,10 @@ class Execution:
             case Total():
                 stack = [_summed(engine.add, stack)]
             case Rotate(steps=steps):
-                stack = [self._rotated(stack[at if len(stack) > 1 else 0], step) for at, step in enumerate(steps)]
+                stack = [
+                    self._rotated(stack[at], step)
+                    for at, step in zip(rotated_from(steps, len(stack)), steps, strict=True)
+                ]
             case Fold(steps=steps):
                 stack = [self._folded(ciphertext, steps) for ciphertext in stack]
         return stack
@@ -260,7 +264,7 @@ def _in_clear(instruction: Instruction, given: list[_Value]) -> Float64[ndarray,
         case Total():
             x = x.sum(axis=0, keepdims=True)
         case Rotate(steps=steps):
-            x = np.stack([np.roll(x[at if len(x) > 1 else 0], -step) for at, step in enumerate(steps)])
+            x = np.stack([np.roll(x[at], -step) for at, step in zip(rotated_from(steps, len(x)), steps, strict=True)])
         case Fold(steps=steps):
             for step in steps:
                 x = x + np.roll(x, -step, axis=1)

@@ -32,6 +32,7 @@ def explain(spec: CircuitSpec, program: Program | None) -> list[str]:
         f"2^{parameters.scale_bits}; {SECURITY_BITS}-bit security allows {MAX_MODULUS_BITS[parameters.ring_degree]}",
         _keys_text(spec),
         _size_text(spec),
+        _release_text(spec),
         f"expected time at the host: {spec.predicted_ms:.1f} ms of one core a request of {spec.request.rows} rows",
         f"expected error of an answer, before its head: under {spec.predicted_error:.1e}",
     ]
@@ -65,6 +66,16 @@ def _keys_text(spec: CircuitSpec) -> str:
     number = len(spec.rotations) + int(spec.relinearizes)
     relinearization = ", one for products" if spec.relinearizes else ""
     return f"evaluation keys: {len(spec.rotations)} for rotations{relinearization}; about {number * each:,} bytes"
+
+
+def _release_text(spec: CircuitSpec) -> str:
+    if spec.release is None:
+        return "answers: for the key holder only, never to be shared; compile with release= for answers that may be"
+    asked = spec.release.release
+    return (
+        f"answers: up to {asked.answers_limit:,} ciphertexts of a key may be released, at {asked.statistical_bits} "
+        "statistical bits; plain ones are never to be shared"
+    )
 
 
 def _size_text(spec: CircuitSpec) -> str:

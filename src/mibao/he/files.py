@@ -13,15 +13,19 @@ from jaxtyping import Real
 from numpy import ndarray
 
 from mibao.errors import InputError
+from mibao.he import envelope
 from mibao.he.arrays import array_of
 from mibao.he.circuit import Circuit
 from mibao.he.client import Client
-from mibao.he.envelope import MAX_BYTES
+from mibao.he.envelope import MAX_BYTES, Kind
+from mibao.he.forest_circuit import ForestCircuit, server_of
 from mibao.he.server import Server
+from mibao.he.tree_messages import TreeClient, TreeServer
 
 CLIENT_KEY_NAME = "client.key"
 SERVER_KEYS_NAME = "server.keys"
 HOST_BUNDLE_NAME = "host.bundle"
+RELEASED_NAME = "client.released"
 _FRAME_BYTES = 64
 _LONGEST = max(MAX_BYTES.values()) + _FRAME_BYTES
 _SECRET_MODE = 0o600
@@ -66,7 +70,7 @@ def write_logits(path: Path, data: bytes) -> None:
     _write_new(path, data, mode=_SECRET_MODE)
 
 
-def write_client_key(path: Path, client: Client) -> None:
+def write_client_key(path: Path, client: Client | TreeClient) -> None:
     """Write the secret with mode 0600. A key that is there already is never replaced.
 
     Raises:
@@ -75,22 +79,28 @@ def write_client_key(path: Path, client: Client) -> None:
     _write_new(path, client.reveal_secret_bytes(), mode=_SECRET_MODE)
 
 
-def read_client_key(path: Path) -> Client:
+def read_client_key(path: Path) -> Client | TreeClient:
     """The client in ``client.key``. Raises as :func:`read_bytes` and :meth:`Client.from_secret_bytes`."""
-    return Client.from_secret_bytes(read_bytes(path))
+    data = read_bytes(path)
+    if envelope.is_of(data, Kind.FOREST_KEY):
+        return TreeClient.from_secret_bytes(data)
+    return Client.from_secret_bytes(data)
 
 
-def write_circuit(path: Path, circuit: Circuit) -> None:
+def write_circuit(path: Path, circuit: Circuit | ForestCircuit) -> None:
     """Write a circuit; with weights in clear, if it has them, so with mode 0600. Raises as :func:`write_client_key`."""
     _write_new(path, circuit.to_bytes(), mode=_SECRET_MODE)
 
 
-def read_circuit(path: Path) -> Circuit:
+def read_circuit(path: Path) -> Circuit | ForestCircuit:
     """The circuit in a file. Raises as :func:`read_bytes` and :meth:`Circuit.from_bytes`."""
-    return Circuit.from_bytes(read_bytes(path))
+    data = read_bytes(path)
+    if envelope.is_of(data, Kind.FOREST, Kind.FOREST_BUNDLE):
+        return ForestCircuit.from_bytes(data)
+    return Circuit.from_bytes(data)
 
 
-def write_server(folder: Path, server: Server) -> tuple[Path, Path]:
+def write_server(folder: Path, server: Server | TreeServer) -> tuple[Path, Path]:
     """Write ``host.bundle`` and ``server.keys``, all that a compute host needs, and return where they lie.
 
     Raises:
@@ -102,9 +112,16 @@ def write_server(folder: Path, server: Server) -> tuple[Path, Path]:
     return bundle, keys
 
 
-def read_server(bundle: Path, keys: Path) -> Server:
+def read_server(bundle: Path, keys: Path) -> Server | TreeServer:
     """The server from its two files. Raises as :func:`read_bytes` and :meth:`Server.from_bytes`."""
-    return Server.from_bytes(bundle=read_bytes(bundle), keys=read_bytes(keys))
+    return server_from(bundle=read_bytes(bundle), keys=read_bytes(keys))
+
+
+def server_from(*, bundle: bytes, keys: bytes) -> Server | TreeServer:
+    """The server of a network or of trees, as its bundle says. Raises as :meth:`Server.from_bytes`."""
+    if envelope.is_of(bundle, Kind.FOREST_BUNDLE):
+        return server_of(bundle=bundle, keys=keys)
+    return Server.from_bytes(bundle=bundle, keys=keys)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -209,6 +209,7 @@ def _apply_spread(network: Network, builder: Builder, plan: Plan, layer: Layer) 
     taps = _tap(spread, output, term)
     weights = np.where(taps >= 0, layer.weights[np.minimum(output, len(layer.weights) - 1), taps], 0.0)
     weights[output >= len(layer.weights)] = 0.0
+    _check_groups(builder, weights)
     count = builder.limits[0].shape[0]
     if count == 1:
         weighed = builder.weigh(builder.request(1), weights[:, None])
@@ -220,6 +221,12 @@ def _apply_spread(network: Network, builder: Builder, plan: Plan, layer: Layer) 
         register=folded, width=len(layer.weights), rows=plan.rows, stride=plan.rows, positions=spread.outputs
     )
     return _biased(builder, placed, layer.bias)
+
+
+def _check_groups(builder: Builder, weights: Float64[ndarray, "groups ..."]) -> None:
+    """Refuse a ciphertext all of whose outputs have no weights: a product with zeros could be read by anyone."""
+    if not builder.weights_encrypted and not np.all(np.any(weights.reshape(len(weights), -1), axis=1)):
+        raise Infeasible("a ciphertext of outputs without weights")
 
 
 def _biased(builder: Builder, placed: _Placed, bias: Float64[ndarray, "width"]) -> _Placed:
@@ -272,6 +279,7 @@ def _rows(builder: Builder, value: _Placed, layer: Dense) -> _Placed:
     padded = np.zeros((count * room, layer.weights.shape[1] + 1))
     padded[:outputs, :-1] = layer.weights
     weights = padded[output[:, None, :], elements[None, :, :]]
+    _check_groups(builder, weights)
     weighed = builder.weigh(value.register, weights)
     folded = builder.fold(weighed, tuple(value.stride << bit for bit in range(_log2(value.positions))))
     placed = _Placed(register=folded, width=outputs, rows=value.rows, stride=block, positions=room)
@@ -297,9 +305,12 @@ def _diagonals(builder: Builder, value: _Placed, layer: Dense) -> _Placed:
         met = np.roll(elements, -(giant * baby + small) * value.stride)
         diagonal = np.where(slot % value.stride < value.rows, padded[output, met], 0.0)
         weights[giant, small] = np.roll(diagonal, giant * baby * value.stride)
+    used = np.arange(number // baby)
+    if not builder.weights_encrypted:  # a sum of no diagonal is no ciphertext; encrypted zeros look like any weight
+        used = np.flatnonzero(np.any(weights, axis=(1, 2)))
     babies = builder.rotate(value.register, tuple(small * value.stride for small in range(baby)))
-    sums = builder.weigh(babies, weights)
-    giants = builder.rotate(sums, tuple(giant * baby * value.stride for giant in range(number // baby)))
+    sums = builder.weigh(babies, weights[used])
+    giants = builder.rotate(sums, tuple(int(giant) * baby * value.stride for giant in used))
     block = positions * value.stride
     folded = builder.fold(
         builder.total(giants), tuple(block << bit for bit in range(max(_log2(period) - _log2(positions), 0)))

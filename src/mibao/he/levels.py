@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mibao.errors import InputError
 from mibao.he.program import Add, Instruction, Multiply, Program, Rescale, Scale, Shift, Square, Weigh, sources
 
-_MOST_PASSES = 256
+_MOST_MENDED = 256  # sums whose addends are brought to one scale, each perhaps more than once
 _SAME_SCALE = 1e-9  # two scales that differ by less are one: the library compares them bit by bit, and so do we
 
 
@@ -33,50 +33,73 @@ class Schedule:
 
     registers: tuple[Standing, ...]
     constants: dict[int, float]
+    answer_level: int
 
 
-def schedule_of(program: Program, *, primes: Sequence[float], scale: float, answer_scale: float) -> Schedule:
+def schedule_of(
+    program: Program, *, primes: Sequence[float], scale: float, answer_scale: float, primes_a_level: int = 1
+) -> Schedule:
     """Standings and scales for data primes ``primes``, first to last.
 
-    Sums on the last level stand at ``answer_scale``.
+    Sums on the last level stand at ``answer_scale``. Where a level is two primes, each rescaling of the program is two.
 
     Raises:
         InputError: the program rescales more often than there are primes, or adds values of two scales.
     """
-    targets: dict[int, float] = {}
-    for _ in range(_MOST_PASSES):
-        registers, constants, mismatch = _followed(program, primes, (scale, answer_scale), targets)
-        if mismatch is None:
-            return Schedule(registers=tuple(registers), constants=constants)
-        left, right = sources(program.instructions[mismatch])
-        adjusted, ratio = _origin(program, right), registers[left].scale / registers[right].scale
+    following = _Following(program, primes, scale, answer_scale, primes_a_level)
+    mended = 0
+    while (mismatch := following.mismatch()) is not None:
+        left, right = (following.registers[register] for register in sources(program.instructions[mismatch]))
+        adjusted, ratio = _origin(program, sources(program.instructions[mismatch])[1]), left.scale / right.scale
         if adjusted is None:
-            adjusted, ratio = _origin(program, left), 1 / ratio
-        if adjusted is None:
-            break
-        targets[adjusted] = targets.get(adjusted, 1.0) * ratio
-    raise InputError("levels: two values of different scales are added")
+            adjusted, ratio = _origin(program, sources(program.instructions[mismatch])[0]), 1 / ratio
+        mended += 1
+        if adjusted is None or mended > _MOST_MENDED:
+            raise InputError("levels: two values of different scales are added")
+        following.again_from(adjusted, ratio)
+    return Schedule(
+        registers=tuple(following.registers),
+        constants=following.constants,
+        answer_level=len(primes) - primes_a_level,
+    )
 
 
-def _followed(
-    program: Program, primes: Sequence[float], scales: tuple[float, float], targets: dict[int, float]
-) -> tuple[list[Standing], dict[int, float], int | None]:
-    """Standings and constants' scales up to the first sum of two scales, and that sum's index."""
-    scale, answer_scale = scales
-    registers = [Standing(level=0, scale=scale)]
-    constants: dict[int, float] = {}
-    for index, instruction in enumerate(program.instructions):
-        given = [registers[register] for register in sources(instruction)]
-        if isinstance(instruction, Weigh | Scale):
-            left = len(primes) - given[0].level
-            target = (scale if left > 2 else answer_scale) * targets.get(index, 1.0)
-            constants[index] = target * (primes[left - 1] if left > 1 else 1.0) / given[0].scale
-        elif isinstance(instruction, Shift):
-            constants[index] = given[0].scale
-        if isinstance(instruction, Add) and not math.isclose(given[0].scale, given[1].scale, rel_tol=_SAME_SCALE):
-            return registers, constants, index
-        registers.append(_after(instruction, given, constants.get(index, 1.0), primes))
-    return registers, constants, None
+class _Following:
+    """Standings of a program's registers as far as they are known, and what its constants are brought to."""
+
+    def __init__(self, program: Program, primes: Sequence[float], scale: float, answer_scale: float, each: int) -> None:
+        self._program, self._primes, self._each = program, primes, each
+        self._scale, self._answer_scale = scale, answer_scale
+        self._targets: dict[int, float] = {}
+        self.registers = [Standing(level=0, scale=scale)]
+        self.constants: dict[int, float] = {}
+
+    def again_from(self, index: int, ratio: float) -> None:
+        """Forget what follows an instruction, whose result is to stand at ``ratio`` times its scale."""
+        self._targets[index] = self._targets.get(index, 1.0) * ratio
+        del self.registers[index + 1 :]
+
+    def mismatch(self) -> int | None:
+        """Go on to the first sum of two scales and return its index, or to the end."""
+        primes, last = self._primes, len(self._primes) - self._each
+        for index in range(len(self.registers) - 1, len(self._program.instructions)):
+            instruction = self._program.instructions[index]
+            given = [self.registers[register] for register in sources(instruction)]
+            if isinstance(instruction, Weigh | Scale):
+                self.constants[index] = self._constant(index, given[0])
+            elif isinstance(instruction, Shift):
+                self.constants[index] = given[0].scale
+            if isinstance(instruction, Add) and not math.isclose(given[0].scale, given[1].scale, rel_tol=_SAME_SCALE):
+                return index
+            self.registers.append(_after(instruction, given, self.constants.get(index, 1.0), primes, last))
+        return None
+
+    def _constant(self, index: int, source: Standing) -> float:
+        """The scale that brings a product, rescaled, to where it should stand."""
+        left, each = len(self._primes) - source.level, self._each
+        target = (self._scale if left > 2 * each else self._answer_scale) * self._targets.get(index, 1.0)
+        dropped = math.prod(self._primes[left - each : left]) if left > each else 1.0
+        return target * dropped / source.scale
 
 
 def _origin(program: Program, register: int) -> int | None:
@@ -94,7 +117,9 @@ def _origin(program: Program, register: int) -> int | None:
     return None
 
 
-def _after(instruction: Instruction, given: list[Standing], constant: float, primes: Sequence[float]) -> Standing:
+def _after(
+    instruction: Instruction, given: list[Standing], constant: float, primes: Sequence[float], last: int
+) -> Standing:
     level, scale = max(standing.level for standing in given), given[0].scale
     match instruction:
         case Weigh() | Scale():
@@ -104,7 +129,7 @@ def _after(instruction: Instruction, given: list[Standing], constant: float, pri
         case Multiply():
             return Standing(level=level, scale=scale * given[1].scale)
         case Rescale():
-            if level + 1 >= len(primes):
+            if level + 1 > last:
                 raise InputError(f"levels: {len(primes)} primes are too few for this program")
             return Standing(level=level + 1, scale=scale / primes[len(primes) - 1 - level])
     return Standing(level=level, scale=scale)

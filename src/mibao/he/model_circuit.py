@@ -7,9 +7,14 @@ from typing import Any
 from mibao.errors import InputError
 from mibao.he.approximation import DEFAULT_TOLERANCE, Approximation, approximate
 from mibao.he.circuit import DEFAULT_MAX_ERROR, Circuit, compile_circuit
-from mibao.he.models import DEFAULT_MARGIN, network_of, records_of
+from mibao.he.forest_circuit import ForestCircuit, compile_forest
+from mibao.he.forests import Forest
+from mibao.he.models import DEFAULT_MARGIN, forest_from, network_of, records_of
+from mibao.he.models_trees import holds_trees
 from mibao.he.network import Network
+from mibao.he.release_terms import Release
 from mibao.he.roles import Roles
+from mibao.he.trees import DEFAULT_AGREEMENT
 from mibao.types import ComputeMode, RandomId
 
 
@@ -55,18 +60,23 @@ def compile_model(
     input_range: tuple[float | int, float | int] | None = None,
     degree: int | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
+    agreement: float = DEFAULT_AGREEMENT,
+    release: Release | None = None,
     circuit_id: RandomId | None = None,
-) -> Circuit:
+) -> Circuit | ForestCircuit:
     """A trained model as a circuit; this is :func:`mibao.he.compile`.
 
     Args:
-        model: A fitted scikit-learn estimator or pipeline, a ``torch.nn.Module``, or a network.
+        model: A fitted scikit-learn or XGBoost estimator or pipeline, a ``torch.nn.Module``, a network, or a forest.
         calibration: Records like those that will be asked about: an array or a DataFrame.
         roles: The three parties by name, all declared.
         mode: What is encrypted.
         rows: How many rows a request usually carries: the layout is chosen for them. Any number may be sent.
         max_error: Largest error that encryption may add to an answer, before the head.
         margin: See :func:`translate`, as for ``input_range``, ``degree`` and ``tolerance``.
+        agreement: Of trees only, which take none of the above but ``roles``: share of the calibration records whose
+            class their comparisons must keep.
+        release: Room for answers that are handed on; see :meth:`mibao.he.Client.decrypt_for_release`. Not for trees.
         circuit_id: Binds keys, requests and answers to this circuit; drawn afresh unless given.
 
     Raises:
@@ -75,6 +85,13 @@ def compile_model(
     """
     if roles is None:
         raise InputError("roles: not declared; name data_owner, model_owner and compute_host with he.Roles")
+    if isinstance(model, Forest) or (not isinstance(model, Network) and holds_trees(model)):
+        if release is not None:
+            raise InputError("trees: their answers cannot be released, no bound of their noise is proven; hand on none")
+        forest = model if isinstance(model, Forest) else forest_from(model, calibration=calibration, margin=margin)
+        return compile_forest(
+            forest, calibration=calibration, roles=roles, mode=mode, agreement=agreement, circuit_id=circuit_id
+        )
     translated = translate(
         model,
         calibration=calibration,
@@ -84,5 +101,11 @@ def compile_model(
         tolerance=tolerance,
     )
     return compile_circuit(
-        translated.network, mode=mode, roles=roles, rows=rows, max_error=max_error, circuit_id=circuit_id
+        translated.network,
+        mode=mode,
+        roles=roles,
+        rows=rows,
+        max_error=max_error,
+        release=release,
+        circuit_id=circuit_id,
     )

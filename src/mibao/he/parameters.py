@@ -68,7 +68,15 @@ class Parameters:
         return sum(self.data_primes)
 
     def primes(self) -> tuple[int, ...]:
-        """The primes that carry data, first to last.
+        """The primes that carry data, first to last."""
+        return self.all_primes()[: len(self.data_primes)]
+
+    def special_prime(self) -> int | None:
+        """The prime that serves key switching only, where there is one."""
+        return self.all_primes()[-1] if len(self.modulus_bits) > 1 else None
+
+    def all_primes(self) -> tuple[int, ...]:
+        """All primes, in the order of ``modulus_bits``.
 
         For each size the largest primes of so many bits that are 1 modulo 2N, in descending order, the special one
         among them: those that SEAL's ``CoeffModulus::Create`` takes.
@@ -76,7 +84,7 @@ class Parameters:
         sizes = self.modulus_bits
         found = {bits: list(_largest_primes(bits, self.ring_degree, sizes.count(bits))) for bits in set(sizes)}
         # SEAL takes each size's primes from the largest up: the last of a list goes to the first that asks.
-        return tuple(found[bits].pop() for bits in self.modulus_bits)[: len(self.data_primes)]
+        return tuple(found[bits].pop() for bits in self.modulus_bits)
 
     @property
     def depth(self) -> int:

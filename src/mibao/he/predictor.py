@@ -14,11 +14,13 @@ from mibao.he import envelope
 from mibao.he.calibrated_range import check_range
 from mibao.he.client import Client
 from mibao.he.envelope import Kind
+from mibao.he.forest_spec import ForestSpec
 from mibao.he.models import records_of
 from mibao.he.network import Head
 from mibao.he.reference import finish
 from mibao.he.server import request_in_clear
 from mibao.he.spec import MAX_ANSWER_BYTES, MAX_ROWS, CircuitSpec
+from mibao.he.tree_messages import TreeClient
 
 _PROBABLE = (Head.BINARY, Head.SOFTMAX, Head.ONE_VS_REST, Head.SIGMOID, Head.PROBABILITIES)
 
@@ -31,7 +33,9 @@ class Predictor:
 
     __slots__ = ("_client", "_columns", "_evaluate")
 
-    def __init__(self, client: Client, evaluate: Callable[[bytes], bytes], *, columns: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, client: Client | TreeClient, evaluate: Callable[[bytes], bytes], *, columns: tuple[str, ...] = ()
+    ) -> None:
         """Ask through ``evaluate``, which takes a request to the compute host and brings its answer back.
 
         Args:
@@ -49,7 +53,7 @@ class Predictor:
         return f"Predictor({self.spec.features} features, {self.spec.mode.value})"
 
     @property
-    def spec(self) -> CircuitSpec:
+    def spec(self) -> CircuitSpec | ForestSpec:
         """The circuit that is asked."""
         return self._client.spec
 
@@ -113,9 +117,10 @@ class Predictor:
         return np.concatenate([self._client.decrypt_logits(self._asked(part)) for part in self._parts(values)])
 
     def _asked(self, values: Float64[ndarray, "rows ..."]) -> bytes:
-        if self.spec.data_encrypted:
-            return self._evaluate(self._client.encrypt(values))
-        return self._evaluate(request_in_clear(self.spec, values))
+        spec = self.spec
+        if isinstance(spec, CircuitSpec) and not spec.data_encrypted:
+            return self._evaluate(request_in_clear(spec, values))
+        return self._evaluate(self._client.encrypt(values))
 
     def _parts(self, values: Float64[ndarray, "rows ..."]) -> Iterator[Float64[ndarray, "part ..."]]:
         """As many rows at a time as one request may have."""
@@ -124,13 +129,13 @@ class Predictor:
             yield values[start : start + rows]
 
 
-def _most_rows(spec: CircuitSpec, wanted: int) -> int:
+def _most_rows(spec: CircuitSpec | ForestSpec, wanted: int) -> int:
     """``wanted``, or the most batches that request and answer may carry."""
     batches = spec.batches(min(wanted, MAX_ROWS))
     largest = envelope.MAX_BYTES[Kind.REQUEST] // 2
     while batches > 1 and (
-        spec.request_bytes(batches * spec.request.rows) > largest
-        or spec.answer_bytes(batches * spec.request.rows) > MAX_ANSWER_BYTES
+        spec.request_bytes(batches * spec.batch_rows) > largest
+        or spec.answer_bytes(batches * spec.batch_rows) > MAX_ANSWER_BYTES
     ):
         batches = -(-batches // 2)
-    return batches * spec.request.rows
+    return batches * spec.batch_rows

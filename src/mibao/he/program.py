@@ -42,7 +42,10 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """``out[k]`` is the source, or its ``k``-th where it is a stack, with its slots moved left by ``steps[k]``."""
+    """A stack of rotations to the left: of one ciphertext by each step, or of each of a stack by equally many steps.
+
+    ``out[k]`` is number ``k * count // len(steps)`` of the source's ``count`` ciphertexts, moved by ``steps[k]``.
+    """
 
     source: int
     steps: tuple[int, ...]
@@ -211,6 +214,26 @@ def without_rescaling(program: Program) -> Program | None:
     if len([instruction for instruction in kept if isinstance(instruction, Weigh | Scale)]) != 1:
         return None
     return replace(program, instructions=tuple(kept))
+
+
+def doubled(program: Program) -> tuple[Program, dict[int, int]]:
+    """The same program for levels of two primes each, and each register's new number."""
+    kept: list[Instruction] = []
+    renamed = {0: 0}
+    for index, instruction in enumerate(program.instructions):
+        if isinstance(instruction, Add | Multiply):
+            kept.append(replace(instruction, left=renamed[instruction.left], right=renamed[instruction.right]))
+        else:
+            kept.append(replace(instruction, source=renamed[instruction.source]))
+        if isinstance(instruction, Rescale):
+            kept.append(Rescale(len(kept)))
+        renamed[index + 1] = len(kept)
+    return replace(program, instructions=tuple(kept)), renamed
+
+
+def rotated_from(steps: tuple[int, ...], count: int) -> list[int]:
+    """Which of a source's ciphertexts each rotation is of."""
+    return [index * count // len(steps) for index in range(len(steps))]
 
 
 def counts(program: Program) -> list[int]:

@@ -108,7 +108,7 @@ def _check_stacks(program: Program) -> None:
             case Scale(values=values) | Shift(values=values):
                 fits = values.shape[0] == given[0] and values.shape[1:] in ((), (program.slots,))
             case Rotate(steps=steps):
-                fits = given[0] in (1, len(steps)) and _within(steps, program.slots)
+                fits = len(steps) % given[0] == 0 and _within(steps, program.slots)
             case Fold(steps=steps):
                 fits = _within(steps, program.slots)
             case Add() | Multiply():

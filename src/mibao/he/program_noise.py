@@ -33,6 +33,7 @@ from mibao.he.program import (
     Square,
     Total,
     Weigh,
+    rotated_from,
     sources,
 )
 from mibao.types import ComputeMode
@@ -63,7 +64,7 @@ def program_noise(
     """
     answer = _Walk(program, schedule, rules, mode).run(input_bound)
     worst = max(answer, key=lambda known: known.noise)
-    while worst.level < len(rules.primes) - 1:
+    while worst.level < schedule.answer_level:
         worst = rules.drop(worst)
     return worst
 
@@ -121,7 +122,10 @@ class _Walk:
             case Rescale():
                 stack = [rules.rescale(known) for known in stack]
             case Rotate(steps=steps):
-                stack = [self._rotated(stack[at if len(stack) > 1 else 0], step) for at, step in enumerate(steps)]
+                stack = [
+                    self._rotated(stack[at], step)
+                    for at, step in zip(rotated_from(steps, len(stack)), steps, strict=True)
+                ]
             case Fold(steps=steps):
                 for step in steps:
                     stack = [rules.add(known, self._rotated(known, step)) for known in stack]

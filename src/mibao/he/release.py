@@ -35,10 +35,8 @@ from mibao.he import residue_packing
 from mibao.he.engine import Engine, SecretKey
 from mibao.he.noise_bound import Bounded, secret_norm_limit
 from mibao.he.ntt import embedding, inverse_ntt, ntt
+from mibao.he.release_terms import Release
 
-MIN_STATISTICAL_BITS = 40
-MAX_STATISTICAL_BITS = 128
-MAX_ANSWERS = 1 << 24
 _TAIL_SIGMAS = 12.0  # a coefficient lies further out with a probability under 2**-100
 
 
@@ -63,13 +61,7 @@ class ReleasePolicy:
             InputError: fewer than 40 bits, no answers or too many, a bound that is not positive and finite, or noise
                 wider than can be sampled.
         """
-        if not MIN_STATISTICAL_BITS <= self.statistical_bits <= MAX_STATISTICAL_BITS:
-            raise InputError(
-                f"release: expected {MIN_STATISTICAL_BITS} to {MAX_STATISTICAL_BITS} statistical bits, "
-                f"got {self.statistical_bits}"
-            )
-        if not 1 <= self.answers_limit <= MAX_ANSWERS:
-            raise InputError(f"release: expected a limit of 1 to {MAX_ANSWERS} answers, got {self.answers_limit}")
+        Release(answers_limit=self.answers_limit, statistical_bits=self.statistical_bits)
         if not 0 < self.known.noise < math.inf or self.known.components != 2:
             raise InputError("release: expected a positive, finite bound on the noise of a relinearized answer")
         if self.variance >> MAX_WIDE_VARIANCE_BITS:
@@ -86,6 +78,11 @@ class ReleasePolicy:
     def noise_std(self) -> float:
         """Of a coefficient's noise."""
         return math.sqrt(self.variance)
+
+    @property
+    def largest_coefficient(self) -> float:
+        """Bound on the coefficients of a released plaintext polynomial; twice as much has to fit the modulus."""
+        return self.known.message * self.known.scale + self.known.noise + _TAIL_SIGMAS * self.noise_std
 
     def slot_error_std(self, degree: int) -> float:
         """What the noise does to a decoded slot: standard deviation of its error."""
@@ -186,8 +183,7 @@ def check_secret(stored_secret: bytes, *, prime: int, degree: int) -> None:
 
 
 def _check_room(policy: ReleasePolicy, primes: Sequence[int]) -> None:
-    needed = policy.known.message * policy.known.scale + policy.known.noise + _TAIL_SIGMAS * policy.noise_std
-    if not needed < math.prod(primes) / 2:
+    if not policy.largest_coefficient < math.prod(primes) / 2:
         raise InputError(
             f"release: the noise, of {math.log2(policy.noise_std):.0f} bits, does not fit the modulus of "
             f"{math.log2(math.prod(primes)):.0f} bits left in an answer; compile for release with a larger ring"

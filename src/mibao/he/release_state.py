@@ -19,7 +19,8 @@ from pathlib import Path
 from mibao.crypto.kdf import domain_tag
 from mibao.errors import BudgetExhausted, InputError, IntegrityError, KeyMismatch
 from mibao.he.files import check_new
-from mibao.he.release import MAX_ANSWERS, ReleasePolicy
+from mibao.he.release import ReleasePolicy
+from mibao.he.release_terms import MAX_ANSWERS
 from mibao.types import RandomId
 
 _MAGIC = b"MBHEREL1"

@@ -191,14 +191,14 @@ def main(memory_bytes: int, cpu_s: int) -> None:
 
 
 def _serve(source: IO[bytes], sink: IO[bytes], *, bundle: bytes, keys: bytes, limits: WorkerLimits) -> None:
-    from mibao.he.server import Server  # noqa: PLC0415  (the host itself never loads what follows)
+    from mibao.he.files import server_from  # noqa: PLC0415  (the host itself never loads what follows)
 
     try:
         import seal  # noqa: F401, PLC0415  (its memory is not the request's)
     except ImportError as error:
         raise MissingExtra("encrypted compute", extra="he") from error
     _limit(limits)
-    server = Server.from_bytes(bundle=bundle, keys=keys)
+    server = server_from(bundle=bundle, keys=keys)
     _say(sink, _ANSWER, b"")
     while header := source.read(_LENGTH_BYTES):
         _limit_time(limits)

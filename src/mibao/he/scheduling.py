@@ -29,7 +29,13 @@ def schedule(spec: CircuitSpec, program: Program) -> Schedule:
         raise IntegrityError("program: it needs other keys than its circuit says")
     primes = [float(prime) for prime in spec.parameters.primes()]
     try:
-        found = schedule_of(program, primes=primes, scale=spec.data_scale, answer_scale=spec.answer_scale)
+        found = schedule_of(
+            program,
+            primes=primes,
+            scale=spec.data_scale,
+            answer_scale=spec.answer_scale,
+            primes_a_level=spec.primes_a_level,
+        )
     except InputError as error:
         raise IntegrityError(f"program: {error}") from error
     if not math.isclose(found.registers[-1].scale, spec.answer_scale, rel_tol=_SAME_SCALE):

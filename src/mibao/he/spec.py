@@ -14,6 +14,7 @@ from mibao.errors import InputError, IntegrityError
 from mibao.he.network import Head
 from mibao.he.parameters import Parameters
 from mibao.he.program import Packing
+from mibao.he.release_terms import PRIMES_A_LEVEL, ReleaseTerms
 from mibao.he.roles import Roles, check_roles
 from mibao.types import ComputeMode, RandomId
 
@@ -48,6 +49,7 @@ class CircuitSpec:
         relinearizes: Whether it needs a relinearisation key.
         predicted_error: Error an answer should keep, before the head; see :mod:`mibao.he.bounds`.
         predicted_ms: Host's time a batch; see :mod:`mibao.he.cost`.
+        release: What was compiled to leave room for noise that hides the key, where answers may be handed on.
     """
 
     circuit_id: RandomId
@@ -67,6 +69,7 @@ class CircuitSpec:
     relinearizes: bool
     predicted_error: float
     predicted_ms: float
+    release: ReleaseTerms | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no circuit can be.
@@ -94,6 +97,8 @@ class CircuitSpec:
             raise InputError("circuit: rotations and products of ciphertexts take a special prime")
         if list(self.rotations) != sorted(set(self.rotations)) or not all(0 < step < slots for step in self.rotations):
             raise InputError("circuit: expected rotations in ascending order, each less than the slots")
+        if len(self.parameters.data_primes) < self.primes_a_level:
+            raise InputError("circuit: a release takes answers on two primes")
         if len(self.parameters.modulus_bits) > MAX_PRIMES:
             raise InputError(f"circuit: expected at most {MAX_PRIMES} primes")
         if self.key_bytes > MAX_KEY_BYTES:
@@ -133,9 +138,24 @@ class CircuitSpec:
         """Whether the host sees weights as ciphertexts only."""
         return self.mode is not ComputeMode.ENCRYPTED_DATA
 
+    @property
+    def batch_rows(self) -> int:
+        """Rows in one batch."""
+        return self.request.rows
+
+    @property
+    def primes_a_level(self) -> int:
+        """Primes that a rescaling drops, and that answers stand on."""
+        return 1 if self.release is None else PRIMES_A_LEVEL
+
+    @property
+    def answer_level(self) -> int:
+        """Primes that are dropped before an answer is sent."""
+        return len(self.parameters.data_primes) - self.primes_a_level
+
     def batches(self, rows: int) -> int:
         """Batches that ``rows`` records take."""
-        return -(-rows // self.request.rows)
+        return -(-rows // self.batch_rows)
 
     @property
     def key_bytes(self) -> int:
@@ -157,7 +177,7 @@ class CircuitSpec:
 
     def answer_bytes(self, rows: int) -> int:
         """Bytes of the ciphertexts that answer ``rows`` records."""
-        return self.batches(rows) * self.answer.count * self.ciphertext_bytes(level=self.parameters.depth)
+        return self.batches(rows) * self.answer.count * self.ciphertext_bytes(level=self.answer_level)
 
     def check_answer(self, rows: int) -> None:
         """Refuse ``rows`` records whose answer would pass :data:`MAX_ANSWER_BYTES`. Raises ``InputError``."""
@@ -165,7 +185,8 @@ class CircuitSpec:
             raise InputError(f"request: the answer to {rows} rows would exceed 256 MiB; send fewer at a time")
 
     def to_value(self) -> dict[str, Value]:
-        """The canonical map that stands in every header."""
+        """The canonical map that stands in every header; ``release`` only where the circuit has it."""
+        release: dict[str, Value] = {} if self.release is None else {"release": self.release.to_value()}
         return {
             "circuit": self.circuit_id.value,
             "mode": self.mode.value,
@@ -188,6 +209,7 @@ class CircuitSpec:
             "relinearizes": self.relinearizes,
             "predicted_error": float(self.predicted_error),
             "predicted_ms": float(self.predicted_ms),
+            **release,
         }
 
     @classmethod
@@ -197,7 +219,8 @@ class CircuitSpec:
         Raises:
             IntegrityError: a field is missing, surplus, of another type, or describes no possible circuit.
         """
-        held = _typed_fields(value, _FIELDS, "circuit")
+        releases = isinstance(value, dict) and "release" in value
+        held = _typed_fields(value, {**_FIELDS, "release": dict} if releases else _FIELDS, "circuit")
         for name in ("modulus_bits", "input_shape", "rotations"):
             if not all(type(entry) is int for entry in held[name]):
                 raise IntegrityError(f"circuit: field {name} is malformed")
@@ -213,7 +236,7 @@ class CircuitSpec:
                 input_shape=tuple(held["input_shape"]),
                 head=Head(held["head"]),
                 flat=held["flat"],
-                classes=_classes(held["classes"]),
+                classes=classes_of(held["classes"]),
                 request=_packing_of(held["request"]),
                 answer=_packing_of(held["answer"]),
                 parameters=Parameters(
@@ -226,6 +249,7 @@ class CircuitSpec:
                 relinearizes=held["relinearizes"],
                 predicted_error=held["predicted_error"],
                 predicted_ms=held["predicted_ms"],
+                release=ReleaseTerms.from_value(held["release"]) if releases else None,
             )
         except (InputError, ValueError) as error:
             raise IntegrityError(f"circuit: describes no possible circuit ({error})") from error
@@ -281,7 +305,8 @@ def _floats(data: bytes) -> Float64[ndarray, "features"]:
     return np.frombuffer(data, dtype=_FLOATS).astype(np.float64)
 
 
-def _classes(held: list[Any]) -> tuple[str, ...] | tuple[int, ...]:
+def classes_of(held: list[Any]) -> tuple[str, ...] | tuple[int, ...]:
+    """Labels as they stand in a header. Raises ``IntegrityError`` when they are malformed."""
     if len(held) > 2 * MAX_OUTPUTS:
         raise IntegrityError("circuit: too many classes")
     if all(type(name) is int for name in held):

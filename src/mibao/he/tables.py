@@ -1,4 +1,4 @@
-"""Records with named columns: a CSV file's, in the form in which a DataFrame hands them on."""
+"""Records with named columns: a CSV or Parquet file's, in the form in which a DataFrame hands them on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from mibao.errors import InputError
+from mibao.errors import InputError, MissingExtra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,3 +51,32 @@ def table_of_csv(data: bytes, *, name: str) -> Table:
                     f"{name}: expected a number in line {index + 2}, column {column} ({columns[column]})"
                 ) from None
     return Table(columns=columns, values=values)
+
+
+def table_of_parquet(data: bytes, *, name: str) -> Table:
+    """The table in a Parquet file; ``name`` stands in errors.
+
+    Raises:
+        InputError: not such a file, no record, or a column that holds no numbers or lacks some; the message names it.
+        MissingExtra: pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415 - an extra
+        from pyarrow import parquet  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtra("A calibration in Parquet", extra="tables") from error
+    try:
+        held = parquet.read_table(pyarrow.BufferReader(data))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{name}: expected a Parquet file") from error
+    if not held.num_rows or not held.num_columns:
+        raise InputError(f"{name}: expected at least one column and one record")
+    columns = []
+    for column, values in zip(held.column_names, held.columns, strict=True):
+        kind = values.type
+        if not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind) or pyarrow.types.is_boolean(kind)):
+            raise InputError(f"{name}: expected numbers in column {column!r}, got {kind}")
+        if values.null_count:
+            raise InputError(f"{name}: expected a number in every row of column {column!r}")
+        columns.append(np.asarray(values.to_numpy(), dtype=np.float64))
+    return Table(columns=tuple(held.column_names), values=np.ascontiguousarray(np.stack(columns, axis=1)))
