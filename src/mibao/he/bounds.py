@@ -264,17 +264,16 @@ def _as_normal(variance: Float64[ndarray, "..."]) -> Float64[ndarray, "..."]:
     return np.stack([variance.sum(axis=0), np.zeros_like(variance[1])])
 
 
-def modulus_bits_needed(
-    largest: Sequence[Float64[ndarray, "..."]], schedule: Schedule, *, removed_bits: Sequence[int]
-) -> int:
-    """Bits of the first prime such that no register of any level wraps around.
+def modulus_bits_needed(largest: Sequence[float], schedule: Schedule, *, removed_bits: Sequence[int]) -> int:
+    """Bits of the first prime such that no register of any level wraps around, from each one's largest magnitude.
 
     Two bits of headroom: one for the sign, one so that noise and the primes' distance from ``2**bits`` cannot wrap.
     """
     needed = 0.0
+    above_bits = [sum(removed_bits[level:]) for level in range(len(removed_bits) + 1)]
     for standing, magnitude in zip(schedule.registers, largest, strict=True):
-        above = sum(removed_bits[standing.level :])
-        message_bits = math.log2(max(float(magnitude.max()), 2.0**-10)) + 2
+        above = above_bits[standing.level]
+        message_bits = math.log2(max(magnitude, 2.0**-10)) + 2
         held = math.log2(standing.scale) + max(message_bits, 1.0)  # the library takes no scale above its modulus
         needed = max(needed, held - above)
     return math.ceil(needed)

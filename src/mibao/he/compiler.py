@@ -18,7 +18,7 @@ from mibao.errors import InputError
 from mibao.he import cost, layout_columns, layout_packed, layout_windows
 from mibao.he.bounds import magnitudes
 from mibao.he.footprint import MAX_HELD_BYTES, held_bytes
-from mibao.he.levels import rescaled_bits
+from mibao.he.levels import rescaled_bits, rescaled_forms
 from mibao.he.lowering import Builder, Infeasible
 from mibao.he.network import Dense, Network
 from mibao.he.parameter_search import SCALE_BITS, WEIGHT_BITS, Compiled, Search, smallest
@@ -99,10 +99,13 @@ def compile_network(
 def _levelled(
     candidate: _Candidate, *, mode: ComputeMode, max_error: float, release: Release | None
 ) -> Compiled | None:
+    largest = magnitudes(candidate.program, candidate.limits)
     search = Search(
         program=candidate.program,
         bounding=candidate.bounding,
-        largest=magnitudes(candidate.program, candidate.limits),
+        largest=largest,
+        forms=rescaled_forms(candidate.program),
+        peaks=tuple(float(magnitude.max()) for magnitude in largest),
         input_bound=candidate.limits[0].max(axis=1),
         mode=mode,
         release=release,
@@ -194,7 +197,7 @@ def _candidates(network: Network, *, degree: int, mode: ComputeMode, rows: int, 
         except Infeasible:
             continue
         if _fits(program, degree=degree, mode=mode):
-            levels = len(rescaled_bits(program, scale_bits=1, weight_bits=1)) + (PRIMES_A_LEVEL if releases else 1)
+            levels = len(rescaled_forms(program)) + (PRIMES_A_LEVEL if releases else 1)
             weights_encrypted = mode is not ComputeMode.ENCRYPTED_DATA
             batch_ms = cost.milliseconds(program, primes=levels, weights_encrypted=weights_encrypted)
             wire_ms = cost.wire_ms(program, primes=levels) if mode is not ComputeMode.ENCRYPTED_WEIGHTS else 0.0
@@ -211,7 +214,7 @@ def _candidates(network: Network, *, degree: int, mode: ComputeMode, rows: int, 
 
 def _fits(program: Program, *, degree: int, mode: ComputeMode) -> bool:
     """Whether there can be parameters at this ring, and keys and a bundle of a bearable size."""
-    removed = rescaled_bits(program, scale_bits=SCALE_BITS[0], weight_bits=WEIGHT_BITS[0])
+    removed = rescaled_bits(rescaled_forms(program), scale_bits=SCALE_BITS[0], weight_bits=WEIGHT_BITS[0])
     least_bits = sum(max(bits, MIN_PRIME_BITS) for bits in removed) + MIN_PRIME_BITS * (2 if removed else 1)
     levels = len(removed) + 1
     keys = len(program.rotations()) + program.relinearizes()

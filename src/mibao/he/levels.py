@@ -135,28 +135,39 @@ def _after(
     return Standing(level=level, scale=scale)
 
 
-def rescaled_bits(program: Program, *, scale_bits: int, weight_bits: int, kept_bits: int = 0) -> tuple[int, ...]:
+RescaledForms = tuple[frozenset[tuple[int, int]], ...]
+
+
+def rescaled_forms(program: Program) -> RescaledForms:
+    """For each level what its rescalings remove: so many times the bits of data's scale, so many of the weights'."""
+    held = [(0, (0, 0))]  # level, bits above the scale of data
+    removed: list[set[tuple[int, int]]] = []
+    for instruction in program.instructions:
+        given = [held[register] for register in sources(instruction)]
+        level, (data, weights) = max(level for level, _ in given), given[0][1]
+        match instruction:
+            case Weigh() | Scale():
+                weights += 1
+            case Square():
+                data, weights = 2 * data + 1, 2 * weights
+            case Multiply():
+                data, weights = data + 1 + given[1][1][0], weights + given[1][1][1]
+            case Rescale():
+                removed += [set() for _ in range(level + 1 - len(removed))]
+                removed[level].add((data, weights))
+                level, data, weights = level + 1, 0, 0
+        held.append((level, (data, weights)))
+    return tuple(frozenset(forms) for forms in removed)
+
+
+def rescaled_bits(forms: RescaledForms, *, scale_bits: int, weight_bits: int, kept_bits: int = 0) -> tuple[int, ...]:
     """What each rescaling removes, in bits, in the order of their levels: the sizes of the primes that they drop.
 
     The last one leaves ``kept_bits``, by which the answer's scale is above that of data.
     """
-    held = [(0, 0)]  # level, bits above the scale of data
-    removed: list[int] = []
-    for instruction in program.instructions:
-        given = [held[register] for register in sources(instruction)]
-        level, bits = max(level for level, _ in given), given[0][1]
-        match instruction:
-            case Weigh() | Scale():
-                bits += weight_bits
-            case Square():
-                bits += scale_bits + bits
-            case Multiply():
-                bits += scale_bits + given[1][1]
-            case Rescale():
-                removed += [0] * (level + 1 - len(removed))
-                removed[level] = max(removed[level], bits)
-                level, bits = level + 1, 0
-        held.append((level, bits))
+    removed = [
+        max((data * scale_bits + weights * weight_bits for data, weights in level), default=0) for level in forms
+    ]
     if removed:
         removed[-1] -= kept_bits
     return tuple(removed)

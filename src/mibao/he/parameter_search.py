@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from mibao.errors import InputError
 from mibao.he.bounds import NORMAL_SIGMAS, Noise, error_bound, modulus_bits_needed
-from mibao.he.levels import Schedule, rescaled_bits, schedule_of
+from mibao.he.levels import RescaledForms, Schedule, rescaled_bits, schedule_of
 from mibao.he.noise_bound import Bounded, NoiseRules, secret_norm_limit
 from mibao.he.parameters import MAX_MODULUS_BITS, MAX_PRIME_BITS, MIN_PRIME_BITS, Parameters
 from mibao.he.program import Program, Rescale
@@ -32,6 +32,7 @@ WEIGHT_BITS = range(10, 46)
 KEPT_BITS = (0, 2, 4, 6, 9, 13, 18)  # of the answer's scale above that of data
 RELEASE_SCALE_BITS = range(44, 92, 2)
 RELEASE_WEIGHT_BITS = (24, 16, 20, 30)  # the first finds the scale of data
+_HOPELESS = 2.0**16  # times the error, at every other scale of data: none between them keeps it
 _TOO_MANY_BITS = 1 << 10
 _BACK_BITS = 4  # from a last prime as large as the special one, whose key switching is noisy
 
@@ -65,6 +66,8 @@ class Search:
         program: Instructions, for levels of two primes where answers are released.
         bounding: The same with constants as large as any may be, for the proven bound.
         largest: Of every slot of every register.
+        peaks: Of every register.
+        forms: What each level's rescalings remove.
         input_bound: Largest magnitude in each ciphertext of a request.
         mode: What is encrypted.
         release: What the parameters have to leave room for.
@@ -73,6 +76,8 @@ class Search:
     program: Program
     bounding: Program
     largest: list[Float64[ndarray, "..."]]
+    peaks: tuple[float, ...]
+    forms: RescaledForms
     input_bound: Float64[ndarray, "count"]
     mode: ComputeMode
     release: Release | None = None
@@ -92,12 +97,29 @@ def smallest(search: Search, *, max_error: float) -> Compiled | None:
     best: Compiled | None = None
     rescales = any(isinstance(instruction, Rescale) for instruction in search.program.instructions)
     for kept_bits in KEPT_BITS if rescales else KEPT_BITS[:1]:
+        kept = replace(search, kept_bits=kept_bits)
+        coarse = _coarse(kept, max_error=max_error)
+        if coarse is None or coarse.predicted_error > _HOPELESS * max_error:
+            best = coarse if best is None else best
+            continue
         for scale_bits in SCALE_BITS:
-            found = _least_weights(replace(search, scale_bits=scale_bits, kept_bits=kept_bits), max_error=max_error)
+            found = _least_weights(replace(kept, scale_bits=scale_bits), max_error=max_error)
             if found is not None and (best is None or _rank(found, max_error) < _rank(best, max_error)):
                 best = found
             elif best is not None and best.predicted_error <= max_error:
                 break  # more bits for data spare no more bits of weights
+        if best is not None and best.predicted_error <= max_error:
+            break
+    return best
+
+
+def _coarse(search: Search, *, max_error: float) -> Compiled | None:
+    """The most exact of a few scales of data, or the first that keeps the error: whether looking closer is worth it."""
+    best: Compiled | None = None
+    for scale_bits in SCALE_BITS[1::2]:
+        found = _least_weights(replace(search, scale_bits=scale_bits), max_error=max_error, at_most=True)
+        if found is not None and (best is None or found.predicted_error < best.predicted_error):
+            best = found
         if best is not None and best.predicted_error <= max_error:
             break
     return best
@@ -131,16 +153,19 @@ def _rank(compiled: Compiled, max_error: float) -> tuple[float, float]:
     return (0.0, float(compiled.parameters.data_modulus_bits)) if kept else (1.0, compiled.predicted_error)
 
 
-def _least_weights(search: Search, *, max_error: float) -> Compiled | None:
+def _least_weights(search: Search, *, max_error: float, at_most: bool = False) -> Compiled | None:
     """The smallest scale of weights that keeps the error at this scale of data, found by halving.
 
-    The largest that fits is tried first, where the error is close to its least: most searches end there.
+    The largest that fits is tried first, where the error is close to its least: most searches end there, and all of
+    those ``at_most``.
     """
     low, high = WEIGHT_BITS[0], WEIGHT_BITS[-1]
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _parameters(search, middle) is not None else (low, middle - 1)
     best = _tried(search, low)
+    if at_most:
+        return best
     if best is None or best.predicted_error > max_error:
         lower = _tried(search, max(low - _BACK_BITS, WEIGHT_BITS[0]))
         if lower is None or best is None or lower.predicted_error >= best.predicted_error:
@@ -165,12 +190,14 @@ def _parameters(search: Search, weight_bits: int) -> tuple[Parameters, float] | 
     removed = _removed(search, weight_bits)
     answer_scale = _answer_scale(search, weight_bits, rescales=bool(removed))
     each = search.primes_a_level
+    if scale_bits + 1 + sum(removed) > MAX_MODULUS_BITS[2 * program.slots]:
+        return None
     nominal = tuple(2.0**bits for bits in (*(MAX_PRIME_BITS,) * each, *reversed(removed)))
     try:
         schedule = _schedule(search, nominal, answer_scale)
     except InputError:
         return None
-    first = max(modulus_bits_needed(search.largest, schedule, removed_bits=removed), scale_bits + 1)
+    first = max(modulus_bits_needed(search.peaks, schedule, removed_bits=removed), scale_bits + 1)
     if search.release is not None:
         first = max(
             first, _released_bits(search, search.release, weight_bits, (*_split(first, each), *reversed(removed)))
@@ -198,7 +225,7 @@ def _schedule(search: Search, primes: tuple[float, ...], answer_scale: float) ->
 def _removed(search: Search, weight_bits: int) -> list[int]:
     """Bits of the prime that each rescaling drops."""
     wanted = rescaled_bits(
-        search.program, scale_bits=search.scale_bits, weight_bits=weight_bits, kept_bits=search.kept_bits
+        search.forms, scale_bits=search.scale_bits, weight_bits=weight_bits, kept_bits=search.kept_bits
     )
     each = search.primes_a_level
     return [bits for level in range(0, len(wanted), each) for bits in _split(wanted[level], each)]
