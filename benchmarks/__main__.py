@@ -64,15 +64,24 @@ def _shown_large(figure: object) -> str:
     return f"{figure:,.0f}" if isinstance(figure, float) else "-"
 
 
+def _meant(name: str, known: Sequence[str]) -> list[str]:
+    """A pillar and those whose names go on from its own: ``he`` and ``he_networks``; what is unknown, as it is."""
+    return [pillar for pillar in known if pillar == name or pillar.startswith(f"{name}_")] or [name]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the pillars named in ``arguments``, or all of them."""
     targets = load_targets()
     known = pillars(targets)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours and the peer, measured in turn.")
-    parser.add_argument("pillar", nargs="*", help=f"one or more of: {', '.join(known)} (default: all)")
+    parser.add_argument(
+        "pillar",
+        nargs="*",
+        help=f"one or more of: {', '.join(known)} (default: all); he stands for all that begin with it",
+    )
     parser.add_argument("--quick", action="store_true", help="two rounds only: to try things out, not for figures")
     given = parser.parse_args(arguments)
-    wanted = given.pillar or known
+    wanted = [pillar for name in given.pillar for pillar in _meant(name, known)] or known
     if given.quick:
         os.environ[QUICK] = "1"
     if unknown := [pillar for pillar in wanted if pillar not in known]:

@@ -1,4 +1,4 @@
-"""Orion v2 (orion-v2-compiler on Lattigo): one sample of ``mlp|cnn|lr``, whose weights lie in the given ``.npz``.
+"""Orion v2 (orion-v2-compiler on Lattigo): one sample of ``mlp|cnn|lr|lenet``, whose weights lie in the given ``.npz``.
 
 Measured as a server sees it, in CPU time on one thread (``GOMAXPROCS=1``): from the bytes of a request to the bytes of
 an answer. Parameters are the smallest ring that the depth allows, with a modulus inside the 2024 guidelines' 214 bits
@@ -28,6 +28,8 @@ PARAMETERS = {
     "cnn": {"logn": 13, "logq": (45, 35, 35, 35), "logp": (45,), "log_default_scale": 35},
     "lr": {"logn": 12, "logq": (40, 27), "logp": (38,), "log_default_scale": 27},
 }
+# Five layers: at N=8192 its modulus would pass the guidelines.
+PARAMETERS["lenet"] = {"logn": 14, "logq": (45, 35, 35, 35, 35, 35), "logp": (45,), "log_default_scale": 35}
 Arrays = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -56,6 +58,19 @@ class Cnn(on.Module):  # type: ignore[misc]
         return self.last(self.flatten(self.square(self.first(x))))
 
 
+class Lenet(on.Module):  # type: ignore[misc]
+    """Its own layers for the network on MNIST."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.square, self.flatten = on.Conv2d(1, 4, 7, stride=3), on.Quad(), on.Flatten()
+        self.middle, self.again, self.last = on.Linear(256, 64), on.Quad(), on.Linear(64, 10)
+
+    def forward(self, x: Any) -> Any:
+        """Logits."""
+        return self.last(self.again(self.middle(self.flatten(self.square(self.first(x))))))
+
+
 class Logistic(on.Module):  # type: ignore[misc]
     """One linear layer."""
 
@@ -70,14 +85,16 @@ class Logistic(on.Module):  # type: ignore[misc]
 
 def network(name: str, held: Any) -> tuple[Any, tuple[int, ...]]:
     """The module with the trained weights, and a record's shape."""
-    kinds: dict[str, Any] = {"mlp": Mlp, "cnn": Cnn, "lr": Logistic}
+    kinds: dict[str, Any] = {"mlp": Mlp, "cnn": Cnn, "lr": Logistic, "lenet": Lenet}
     made = kinds[name]()
     with torch.no_grad():
         pairs = [(made.last, ("w", "b"))] if name == "lr" else [(made.first, ("w1", "b1")), (made.last, ("w2", "b2"))]
+        if name == "lenet":
+            pairs = [(made.first, ("w1", "b1")), (made.middle, ("w2", "b2")), (made.last, ("w3", "b3"))]
         for layer, (weight, bias) in pairs:
             layer.weight.copy_(torch.tensor(held[weight], dtype=torch.float32).reshape(layer.weight.shape))
             layer.bias.copy_(torch.tensor(held[bias], dtype=torch.float32))
-    return made, {"mlp": (1, 8, 8), "cnn": (1, 8, 8), "lr": (1, 1, 30)}[name]
+    return made, {"mlp": (1, 8, 8), "cnn": (1, 8, 8), "lr": (1, 1, 30), "lenet": (1, 28, 28)}[name]
 
 
 def main(name: str, path: str) -> dict[str, float]:
