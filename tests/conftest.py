@@ -36,5 +36,6 @@ _CHECKED = (
     "deid",
     "ledger",
     "federated",
+    "serving",
 )
 install_import_hook([f"mibao.{name}" for name in _CHECKED], "beartype.beartype")
