@@ -44,7 +44,15 @@ def test_importing_mibao_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["keygen", "--help"], ["ledger", "--help"], ["demo", "--help"], ["train", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["keygen", "--help"],
+        ["ledger", "--help"],
+        ["demo", "--help"],
+        ["train", "--help"],
+        ["apikey", "create", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     loaded = _imported_by(f"import mibao.cli; sys.argv = {['mibao', *arguments]}; mibao.cli.main()")
