@@ -159,6 +159,33 @@ class CircuitEvaluated(Event):
     answer_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestServed(Event):
+    """The gateway was done with one request; ``caller`` is a hash of tenant and key under a key of the gateway's.
+
+    ``findings`` of all types were replaced in it; ``withheld`` says that it, or its answer, was not passed on.
+    """
+
+    kind: ClassVar[str] = "request-served"
+    request: RandomId
+    caller: KeyedHash
+    status: int
+    findings: int
+    prompt_tokens: int
+    completion_tokens: int
+    withheld: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalDataWithheld(Event):
+    """So many findings of one type were replaced in one request to a model service."""
+
+    kind: ClassVar[str] = "personal-data-withheld"
+    request: RandomId
+    entity: EntityType
+    findings: int
+
+
 def event_kinds() -> Mapping[str, type[Event]]:
     """Every event class by its ``kind``."""
     return _KINDS

@@ -118,6 +118,18 @@ class Log:
             self._known = after  # only now: until the commit has returned, the old state is the true one
         return range(state.checkpoint.size, after.checkpoint.size)
 
+    def entries_from(self, start: int) -> list[Entry]:
+        """The entries from index ``start`` on: what a writer that was killed had appended, or another has since.
+
+        Raises:
+            IntegrityError: one cannot be read; names its index.
+        """
+        query = select(ENTRIES.c.position, ENTRIES.c.entry, ENTRIES.c.leaf_hash)
+        query = query.where(ENTRIES.c.position >= start).order_by(ENTRIES.c.position)
+        with self._lock, log_sqlite.storage_errors(lambda: "ledger"), self._connection.begin():
+            rows = self._connection.execute(query).all()
+        return [decode_row(Row(position=row.position, entry=row.entry, leaf_hash=row.leaf_hash)) for row in rows]
+
     @property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint after the last append made through this object."""
