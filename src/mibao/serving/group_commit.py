@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from mibao.serving.storage import Store, Unavailable
 
@@ -40,7 +42,8 @@ class GroupCommit:
         self._store, self._apply, self._durable = store, apply, durable
         self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
         self._wake = threading.Condition()
-        self._closing = False
+        self._closing = self._committing = False
+        self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="mibao-store", daemon=True)
         self._thread.start()
 
@@ -74,14 +77,13 @@ class GroupCommit:
                     self._wake.wait()
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             if not batch:
+                self._let_go()
                 return
             self._commit(batch)
 
     def _commit(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
-        operations = [operation for operation, _ in batch]
         try:
-            with self._store.writing(durable=self._durable(operations)) as connection:
-                results = self._apply(connection, operations)
+            results = self._written([operation for operation, _ in batch])
         except Unavailable as error:
             _deliver(batch, [error] * len(batch))
         except Exception as error:  # noqa: BLE001 - the edge of a thread: a fault reaches whoever waits
@@ -92,6 +94,33 @@ class GroupCommit:
                     self._commit([one])
         else:
             _deliver(batch, results)
+
+    def _written(self, operations: Sequence[Any]) -> Sequence[Any]:
+        """The results, committed; tried again once on a new connection if the old one was lost before the commit."""
+        kept = self._connection is not None
+        self._committing = False
+        try:
+            return self._write(operations)
+        except Unavailable:
+            self._let_go()
+            if self._committing or not kept:
+                raise
+            return self._write(operations)
+
+    def _write(self, operations: Sequence[Any]) -> Sequence[Any]:
+        if self._connection is None:
+            self._connection = self._store.connection()
+        with self._store.writing(durable=self._durable(operations), on=self._connection) as connection:
+            results = self._apply(connection, operations)
+            self._committing = True  # from here on nobody can tell whether a lost connection took it along
+        return results
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(SQLAlchemyError):
+                connection.invalidate()
+                connection.close()
 
 
 def _deliver(batch: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:

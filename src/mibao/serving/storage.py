@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,10 +79,11 @@ class Store:
         return bool(self._engine.dialect.name == "postgresql")
 
     @contextmanager
-    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
+    def writing(self, *, durable: bool = True, on: Connection | None = None) -> Iterator[Connection]:
         """A transaction that is committed at the end and undone when something is raised.
 
         Args:
+            on: One of :meth:`connection` to write on; a moment's own when left out.
             durable: It outlasts a power failure. Without, it outlasts the death of any process and may be lost with
                 the machine, in SQLite only: PostgreSQL's are durable.
 
@@ -90,10 +91,15 @@ class Store:
             Unavailable: the database does not answer, or is held by another for :data:`BUSY_TIMEOUT_S`.
             IntegrityError: it is damaged.
         """
-        with self._errors(), self._engine.connect() as plain:
-            connection = plain if durable else plain.execution_options(**{_SOFT: True})
+        with self._errors(), nullcontext(on) if on is not None else self._engine.connect() as connection:
+            connection.execution_options(**{_SOFT: not durable})
             with connection.begin():
                 yield connection
+
+    def connection(self) -> Connection:
+        """A connection for one thread to keep; it is the caller's to close. Raises as :meth:`writing`."""
+        with self._errors():
+            return self._engine.connect()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
