@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from mibao.errors import InputError
 from mibao.serving import api_keys, group_commit, recording
@@ -364,6 +364,27 @@ def test_an_expiry_that_passes_while_a_key_is_remembered_counts(tmp_path) -> Non
                 await ask(accounts, text)
             with store.writing() as connection:
                 connection.execute(update(KEYS).values(expires_ms=None))
+
+    with Store.open(tmp_path / "gateway.db") as store:
+        asyncio.run(run(store))
+
+
+def test_a_key_made_after_it_was_asked_for_is_let_in_at_once_and_guesses_displace_nobody(tmp_path) -> None:
+    async def run(store: Store) -> None:
+        clock = Clock()
+        async with accounts_of(store, clock) as accounts:
+            text = key_for(store)
+            caller = await ask(accounts, text)
+            with store.writing() as connection:
+                kept = connection.execute(select(KEYS)).one()
+                connection.execute(delete(KEYS))
+            clock.s += REMEMBERED_S
+            for _ in range(2):
+                with pytest.raises(Refused):
+                    await ask(accounts, text)
+            with store.writing() as connection:
+                connection.execute(insert(KEYS), dict(kept._mapping))
+            assert (await ask(accounts, text)).key_id == caller.key_id
 
     with Store.open(tmp_path / "gateway.db") as store:
         asyncio.run(run(store))

@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mibao.crypto.rng import random_id
@@ -76,6 +76,7 @@ class Accounts:
         tokens: Accepts the tokens of identity providers; None where there are none.
         prices: By the model's name in the configuration. A key with a budget may ask for these models only.
         reserved_tokens: What a request is taken to use until it is known.
+        sweeps: What else is to be done now and then.
         clock_ms: The time in UTC.
     """
 
@@ -87,6 +88,7 @@ class Accounts:
         tokens: TokenVerifier | None = None,
         prices: Mapping[str, Price] | None = None,
         reserved_tokens: int = RESERVED_TOKENS,
+        sweeps: Sequence[Callable[[], object]] = (),
         clock_ms: Callable[[], int] = wall_clock_ms,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,6 +97,7 @@ class Accounts:
         self._reserved_tokens, self._clock_ms = reserved_tokens, clock_ms
         dearest = max((max(p.prompt_per_million, p.completion_per_million) for p in self._prices.values()), default=0)
         self._reserved_spend = math.ceil(reserved_tokens * dearest)
+        self._sweeps = tuple(sweeps)
         self._quotas = Quotas(clock_ms)
         self._directory = KeyDirectory(store, monotonic_s=monotonic_s)
         self._commits = GroupCommit(store, self._quotas.apply, durable=quotas.is_durable)
@@ -231,6 +234,8 @@ class Accounts:
             try:
                 with store.writing(durable=False) as connection:
                     self._quotas.sweep(connection)
+                for sweep in self._sweeps:
+                    sweep()
             except MibaoError as error:
                 _log.warning("store: %s", error)
 

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 
 from mibao.serving import api_keys
 from mibao.serving.api_keys import KeyRecord
-from mibao.serving.storage import Store
+from mibao.serving.storage import Store, Unavailable
 
 REMEMBERED_S = 5.0
 MAX_REMEMBERED = 10_000
+MAX_ASKED = 1_000
 _THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    record: KeyRecord | None
+    record: KeyRecord
     until_s: float
 
 
@@ -83,9 +84,14 @@ class KeyDirectory:
         self._threads.shutdown()
 
     async def _read_once(self, mark: bytes, read: Callable[[], KeyRecord | None]) -> KeyRecord | None:
-        """What ``read`` finds; many that ask for one key at once cost one look into the store."""
+        """What ``read`` finds; many that ask for one key at once cost one look into the store.
+
+        What is none of ours is not remembered: whoever presents many of those would displace the others.
+        """
         asked = self._asked.get(mark)
         if asked is None:
+            if len(self._asked) >= MAX_ASKED:
+                raise Unavailable("store: too many keys are being looked up")
             began_s = self._monotonic_s()  # before the read: what changes meanwhile is seen in time
             asked = asyncio.get_running_loop().run_in_executor(self._threads, read)
             self._asked[mark] = asked
@@ -94,9 +100,10 @@ class KeyDirectory:
 
     def _remember(self, mark: bytes, done: asyncio.Future[KeyRecord | None], began_s: float) -> None:
         self._asked.pop(mark, None)
-        if done.cancelled() or done.exception() is not None:
+        if done.cancelled() or done.exception() is not None or (record := done.result()) is None:
+            self._known.pop(mark, None)
             return
         if len(self._known) >= MAX_REMEMBERED:
             del self._known[next(iter(self._known))]
         self._known.pop(mark, None)
-        self._known[mark] = _Known(done.result(), began_s + REMEMBERED_S)
+        self._known[mark] = _Known(record, began_s + REMEMBERED_S)

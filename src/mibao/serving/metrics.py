@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mibao.errors import IntegrityError, MibaoError
 from mibao.serving.admission import Outcome
-from mibao.serving.migrations import WORKERS
+from mibao.serving.migrations import OUTBOX, WORKERS
 from mibao.serving.storage import Store
 
 WRITE_S = 2.0
@@ -47,6 +47,7 @@ FAMILIES: Mapping[str, _Family] = {
     "mibao_tokens_total": _Family("counter", "Tokens, as the upstreams counted them."),
     "mibao_request_seconds": _Family("histogram", "From a request's first byte to its answer's last."),
     "mibao_record_seconds": _Family("histogram", "From the end of a request to its durable record."),
+    "mibao_ledger_outbox_rows": _Family("gauge", "Requests whose record is not in the ledger yet, of all hosts."),
     "mibao_record_failures_total": _Family("counter", "Requests whose record could not be written."),
 }
 
@@ -150,6 +151,8 @@ def of_host(store: Store, *, host: str, now_ms: int) -> str:
             if row.worker == f"{_ENDED}@{host}" or row.written_ms < now_ms - ENDED_MS:
                 _add(ended, counts)
                 gone.append(row.worker)
+        waiting = connection.execute(select(func.count()).select_from(OUTBOX)).scalar_one()
+        total["mibao_ledger_outbox_rows", ()] = float(waiting)
         if len(gone) > 1:
             connection.execute(delete(WORKERS).where(WORKERS.c.worker.in_(gone)))
             merged = {"worker": f"{_ENDED}@{host}", "host": host, "counts": _encode(ended), "written_ms": now_ms}

@@ -31,7 +31,16 @@ from mibao.serving import migrations
 APPLICATION_ID = 0x6D62_6777  # "mbgw"
 BUSY_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_MS = 10_000
 MAX_CONNECTIONS = 8
+# A server whose machine is gone is noticed within seconds: libpq, "Parameter Key Words".
+_LOST_SOON = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _READS = "mibao_reads"
 _SOFT = "mibao_soft"
 
@@ -103,7 +112,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One unchanging view. Raises as :meth:`writing`."""
+        """A transaction that only reads. Raises as :meth:`writing`."""
         with self._errors(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_READS: True})
             with connection.begin():
@@ -169,14 +178,23 @@ def _open_postgresql(place: str) -> Engine:
         import psycopg  # noqa: F401, PLC0415 - asked for only where it is
     except ImportError as error:
         raise MissingExtra("state in PostgreSQL", extra="serving") from error
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "mibao", "prepare_threshold": 1},
+        connect_args={**_LOST_SOON, "application_name": "mibao", "prepare_threshold": 1},
+        isolation_level="READ COMMITTED",  # what is read after a lock must be what was there when it was had
         pool_size=MAX_CONNECTIONS,
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
     )
+    event.listen(engine, "connect", _limit_time)
+    return engine
+
+
+def _limit_time(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+    connection.commit()
 
 
 def _open_sqlite(path: Path) -> Engine:

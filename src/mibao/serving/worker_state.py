@@ -91,22 +91,23 @@ class WorkerState:
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.store, self.metrics = store, Metrics()
-        self.accounts = Accounts(
-            store,
-            recording_key=derive(gateway_key, purpose="serving/recording") if settings.record else None,
-            tokens=TokenVerifier([_issuer(issuer) for issuer in settings.issuers]) if settings.issuers else None,
-            prices={model: _price(price) for model, price in settings.prices.items()},
-            reserved_tokens=settings.reserved_tokens,
-            clock_ms=clock_ms,
-        )
-        spans = OpenTelemetrySpans() if settings.traces else None
-        self.admission: Admission = Observed(self.accounts, metrics=self.metrics, spans=spans)
         self.vault = StoredVault(
             store,
             key=derive(gateway_key, purpose="serving/vault"),
             clock_ms=clock_ms,
             ttl_s=settings.vault_days * 86_400,
         )
+        self.accounts = Accounts(
+            store,
+            recording_key=derive(gateway_key, purpose="serving/recording") if settings.record else None,
+            tokens=TokenVerifier([_issuer(issuer) for issuer in settings.issuers]) if settings.issuers else None,
+            prices={model: _price(price) for model, price in settings.prices.items()},
+            reserved_tokens=settings.reserved_tokens,
+            sweeps=[self.vault.sweep],
+            clock_ms=clock_ms,
+        )
+        spans = OpenTelemetrySpans() if settings.traces else None
+        self.admission: Admission = Observed(self.accounts, metrics=self.metrics, spans=spans)
         worker = f"{socket.gethostname()}-{os.getpid()}-{random_id()}"
         self._writer = MetricsWriter(store, self.metrics, worker=worker, clock_ms=clock_ms)
         self._appender: Appender | None = None
