@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: train-names help check demo test lint types layers docs tests test-long bench bench-sealed-attacks size names clean
+.PHONY: train-names help check demo test lint types layers docs tests test-long bench bench-sealed-attacks soak size names clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%-]+:.*## / { sub("%", "PILLAR", $$1); printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,9 @@ bench-%: $(VENV)/test-installed ## one pillar's benchmarks, for example bench-le
 
 bench-sealed-attacks: $(VENV)/test-installed ## attacks on sealed models and on the peers' files, side by side
 	@$(BIN)/python -m benchmarks.attacks
+
+soak: $(VENV)/test-installed ## keys, limits and record of a gateway's worker at 80 % of peak, MINUTES=30
+	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),30)
 
 size: $(VENV)/test-installed ## how many megabytes an installation downloads (needs the network)
 	@$(BIN)/python -m benchmarks install
