@@ -24,6 +24,7 @@ MAX_WEIGHT_BITS = 60
 _EXACT = 1 << 53  # integers up to here are exact in float64, and so are their sums
 _MAX_LIMB_BITS = 51
 _MOST_SUM_BITS = 62
+_QUOTIENT_BITS = 48  # in float64 such a quotient is off by less than a sixteenth
 _MOST_PRODUCTS = 12  # half a prime of 60 bits each, and their sum must stay in 63 bits
 _WORDS_AT_ONCE = 1 << 16  # of one block of limbs: half of a 1 MiB second-level cache, the products beside them
 _SMALLEST_BLOCK = 128
@@ -147,7 +148,7 @@ class _PrimeLayer:
     split: LimbSplit
     stacked: Float64[ndarray, "stacked features"]
     offsets: Int64[ndarray, "outputs 1"]  # what centring the residues' limbs took away
-    sums_fit: bool  # in 63 bits as they are, so that one reduction at the end does
+    sums_fit: bool  # in 63 bits as they are, and their quotients in float64: one reduction at the end does
 
     @classmethod
     def of(cls, weights: Int64[ndarray, "outputs features"], prime: int) -> _PrimeLayer:
@@ -160,7 +161,7 @@ class _PrimeLayer:
             split=split,
             stacked=np.concatenate(limbs),
             offsets=np.array(offsets, dtype=np.int64)[:, None],
-            sums_fit=prime + _largest_total(limbs, split) < 1 << _MOST_SUM_BITS,
+            sums_fit=prime + _largest_total(limbs, split) < min(1 << _MOST_SUM_BITS, prime << _QUOTIENT_BITS),
         )
 
     def multiply(self, residues: UInt64[ndarray, "features degree"], *, out: UInt64[ndarray, "outputs degree"]) -> None:
