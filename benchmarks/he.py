@@ -61,8 +61,8 @@ def measure(mode: str, row: str) -> Iterator[Measurement]:
     """Ours and TenSEAL's best batched layout, each in a fresh process."""
     yield beside_peer(
         row,
-        ours=lambda: ask_python(Path(sys.executable), "-m", "benchmarks.he", mode)["rows_per_s"],
-        peer=lambda: ask("tenseal", "tenseal_rows.py", mode)["batched_rows_per_s"],
+        ours=lambda: ask_python(Path(sys.executable), "-m", "benchmarks.he", mode, one_thread=True)["rows_per_s"],
+        peer=lambda: ask("tenseal", "tenseal_rows.py", mode, one_thread=True)["batched_rows_per_s"],
     )
 
 

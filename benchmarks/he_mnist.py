@@ -166,7 +166,7 @@ def encrypted_images(kind: str) -> dict[str, float]:
 
 
 def _ours(kind: str) -> dict[str, float]:
-    return ask_python(Path(sys.executable), "-m", "benchmarks.he_mnist", kind)
+    return ask_python(Path(sys.executable), "-m", "benchmarks.he_mnist", kind, one_thread=True)
 
 
 def one_image() -> Iterator[Measurement]:
@@ -176,12 +176,12 @@ def one_image() -> Iterator[Measurement]:
     sides: dict[str, Callable[[], float]] = {"ours": lambda: _ours("one")["ms"]}
     for peer, script in (("orion", "orion_rows.py"), ("tenseal", "tenseal_models.py")):
         try:
-            found = ask(peer, script, "lenet", path)
+            found = ask(peer, script, "lenet", path, one_thread=True)
         except (OSError, subprocess.SubprocessError) as error:
             notes.append(f"{peer}: {type(error).__name__}")
             continue
         notes.append(f"{peer}: error {found['error']:.1e}, keys {found['keys_bytes'] / 1e6:.0f} MB")
-        sides[peer] = lambda peer=peer, script=script: ask(peer, script, "lenet", path)["ms"]  # type: ignore[misc]
+        sides[peer] = lambda peer=peer, script=script: ask(peer, script, "lenet", path, one_thread=True)["ms"]  # type: ignore[misc]
     figures = dict(zip(sides, in_turn(*sides.values(), rounds=rounds(2)), strict=True))
     notes += [f"{peer} {ms:.0f} ms" for peer, ms in figures.items() if peer != "ours"]
     best = min((ms for peer, ms in figures.items() if peer != "ours"), default=None)

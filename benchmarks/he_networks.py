@@ -102,12 +102,12 @@ def _classes(logits: Any) -> Any:
 
 
 def _ours(name: str, rows: int, mode: str = "data") -> dict[str, float]:
-    return ask_python(Path(sys.executable), "-m", "benchmarks.he_networks", name, str(rows), mode)
+    return ask_python(Path(sys.executable), "-m", "benchmarks.he_networks", name, str(rows), mode, one_thread=True)
 
 
 def _peer(peer: str, name: str) -> dict[str, float]:
     script = {"orion": "orion_rows.py", "tenseal": "tenseal_models.py"}[peer]
-    return ask(peer, script, name, str(arrays(name)))
+    return ask(peer, script, name, str(arrays(name)), one_thread=True)
 
 
 def one_sample(name: str) -> Iterator[Measurement]:

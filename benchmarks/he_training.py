@@ -64,7 +64,7 @@ def encrypted_training() -> dict[str, float]:
 
 def measure() -> Iterator[Measurement]:
     """One fit in a fresh process."""
-    found = ask_python(Path(sys.executable), "-m", "benchmarks.he_training")
+    found = ask_python(Path(sys.executable), "-m", "benchmarks.he_training", one_thread=True)
     note = (
         f"accuracy {found['accuracy']:.3f}, scikit-learn in clear {found['clear']:.3f}; "
         f"{found['memory_mb']:.0f} MB for both sides"

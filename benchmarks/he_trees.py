@@ -82,7 +82,7 @@ def encrypted_trees() -> dict[str, float]:
 
 def measure() -> Iterator[Measurement]:
     """One batch in a fresh process."""
-    found = ask_python(Path(sys.executable), "-m", "benchmarks.he_trees")
+    found = ask_python(Path(sys.executable), "-m", "benchmarks.he_trees", one_thread=True)
     note = f"agreement {found['agreement']:.2%}, {found['memory_mb']:.0f} MB"
     yield Measurement(
         id="he_trees.boosted", ours=found["ms"], why="no peer for trees is measured in this run", note=note

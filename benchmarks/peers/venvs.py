@@ -6,6 +6,7 @@ A peer's script stands beside this file, imports nothing of mibao, and prints on
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "tenseal": ("tenseal==0.3.18", "numpy>=2"),
 }
 
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 
 def interpreter(peer: str) -> Path:
     """The Python of ``peer``'s environment, installing it first where needed.
@@ -57,27 +60,39 @@ def interpreter(peer: str) -> Path:
     return python
 
 
-def ask(peer: str, script: str, *arguments: str, timeout_s: float = 600) -> dict[str, float]:
+def ask(peer: str, script: str, *arguments: str, timeout_s: float = 600, one_thread: bool = False) -> dict[str, float]:
     """What ``benchmarks/peers/<script>`` of ``peer`` prints as its last line, from a fresh process.
 
     Raises:
         subprocess.SubprocessError: the peer does not install, fails, or takes longer than ``timeout_s``.
     """
-    return ask_python(interpreter(peer), str(Path(__file__).with_name(script)), *arguments, timeout_s=timeout_s)
+    path = str(Path(__file__).with_name(script))
+    return ask_python(interpreter(peer), path, *arguments, timeout_s=timeout_s, one_thread=one_thread)
 
 
-def ask_python(python: Path, *arguments: str, timeout_s: float = 600) -> dict[str, float]:
+def ask_python(python: Path, *arguments: str, timeout_s: float = 600, one_thread: bool = False) -> dict[str, float]:
     """The JSON object that a fresh ``python`` prints as its last line, run in the repository's root.
+
+    With ``one_thread`` matrix products take one thread: those that wait for work are counted as CPU time too.
 
     Raises:
         subprocess.SubprocessError: the process fails or takes longer than ``timeout_s``.
     """
-    answer: dict[str, float] = json.loads(_run([str(python), *arguments], timeout_s=timeout_s).splitlines()[-1])
+    answer: dict[str, float] = json.loads(
+        _run([str(python), *arguments], timeout_s=timeout_s, one_thread=one_thread).splitlines()[-1]
+    )
     return answer
 
 
-def _run(command: list[str], *, timeout_s: float) -> str:
+def _run(command: list[str], *, timeout_s: float, one_thread: bool = False) -> str:
     done = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=True
+        command,
+        cwd=ROOT,
+        env=os.environ | (_ONE_THREAD if one_thread else {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=True,
     )
     return done.stdout
