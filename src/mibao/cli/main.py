@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mibao import __version__
-from mibao.cli import apikey, deid, demo, he, keygen, ledger, seal, secagg, train
+from mibao.cli import apikey, deid, demo, he, keygen, ledger, seal, secagg, serve, train
 from mibao.errors import InputError, MibaoError
 
 EXIT_INTERNAL = 70
@@ -36,6 +36,7 @@ app.command(rich_help_panel="Keys and models")(keygen.keygen)
 app.command(rich_help_panel="Training together")(train.train)
 app.add_typer(secagg.app, name="secagg", rich_help_panel="Training together")
 app.add_typer(he.app, name="he", rich_help_panel="Computing on ciphertexts")
+app.command(rich_help_panel="Serving")(serve.serve)
 app.add_typer(apikey.app, name="apikey", rich_help_panel="Serving")
 app.add_typer(ledger.app, name="ledger", rich_help_panel="Ledger")
 seal.mount(app)

@@ -1,0 +1,115 @@
+"""The ASGI application: the gateway's routes and its health. A server of sealed models will stand beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mibao.crypto.rng import random_bytes
+from mibao.serving import configuration as configurations
+from mibao.serving import faults
+from mibao.serving.admin import SafeHeaders
+from mibao.serving.admission import Admission
+from mibao.serving.configuration import Configuration
+from mibao.serving.conversations import Conversations
+from mibao.serving.faults import Dialect
+from mibao.serving.findings_cache import FindingsCache
+from mibao.serving.gateway import Gateway, apis
+from mibao.serving.upstreams import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a worker opens when it starts and closes when it ends."""
+
+    admission: Admission
+    close: Callable[[], None]
+
+
+def gateway_app(
+    configuration: Configuration, *, gateway_key: bytes, keep: Callable[[], Kept], folder: Path = Path()
+) -> Starlette:
+    """The application of one worker.
+
+    Args:
+        configuration: What it was told.
+        gateway_key: 32 bytes; what conversations are told apart under.
+        keep: Opens who is admitted; called in the worker, once.
+        folder: What paths in the configuration are relative to.
+
+    Raises:
+        InputError: a policy or an upstream's key cannot be had.
+    """
+    upstreams = configurations.upstreams(configuration)
+    policies = configurations.policies(configuration, folder=folder)
+    ready = asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        kept = await asyncio.to_thread(keep)
+        cache = FindingsCache(salt=random_bytes(32))
+        await asyncio.to_thread(cache.of, ["Anna Smith wrote to 张伟明."])  # loads what finds, before the first request
+        async with Client(max_connections=configuration.limits.concurrent) as client:
+            app.state.gateway = Gateway(
+                configuration,
+                upstreams=upstreams,
+                policies=policies,
+                admission=kept.admission,
+                cache=cache,
+                known=Conversations(
+                    key=gateway_key, clock_s=time.monotonic, ttl_s=configuration.privacy.conversation_s
+                ),
+                client=client,
+            )
+            ready.set()
+            yield
+            ready.clear()
+        await asyncio.to_thread(kept.close)
+
+    async def ask(request: Request) -> Response:
+        gateway: Gateway = request.app.state.gateway
+        return await gateway.ask(request)
+
+    async def models(request: Request) -> Response:
+        gateway: Gateway = request.app.state.gateway
+        return await gateway.models(request)
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        up = ready.is_set()
+        return JSONResponse({"status": "ready" if up else "starting"}, status_code=200 if up else 503)
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/readyz", readyz, methods=["GET"]),
+            Route("/v1/models", models, methods=["GET"]),
+            *(Route(path, ask, methods=["POST"]) for path in apis(configuration)),
+        ],
+        middleware=[Middleware(SafeHeaders)],
+        exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler of that very class
+    dialect = Dialect.ANTHROPIC if request.url.path.startswith("/v1/messages") else Dialect.OPENAI
+    code = {404: "route_not_allowed", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    body = faults.body(dialect, status=error.status_code, code=code, message="the gateway does not pass this on")
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)

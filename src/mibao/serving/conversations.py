@@ -1,0 +1,131 @@
+"""Which conversation a request belongs to, so that its second turn uses the names of its first.
+
+A conversation is known by an identifier that the client gives, or by its whole history up to the last answer, which
+nobody else can have produced: the entry is used once, and where two conversations have come to one history, by none.
+A first turn always gets a random scope: two users who both start with "Hi" never share one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from mibao.crypto.kdf import derive, domain_tag, hmac_sha256
+from mibao.crypto.rng import random_bytes
+from mibao.deid import Policy
+from mibao.serving.admission import Caller
+from mibao.serving.placeholders import Names
+
+MAX_CONVERSATIONS = 10_000
+TTL_S = 3600.0
+_ROLES = ("assistant", "model")
+
+
+class Conversations:
+    """The names of conversations that may go on, in this process.
+
+    Args:
+        key: The gateway's key, 32 bytes.
+        clock_s: Seconds of a clock that only goes forward.
+        ttl_s: How long a conversation that nobody goes on with is remembered.
+    """
+
+    def __init__(self, *, key: bytes, clock_s: Callable[[], float], ttl_s: float = TTL_S) -> None:
+        self._key = derive(key, purpose="serving/scope")
+        self._clock_s, self._ttl_s = clock_s, ttl_s
+        self._known: OrderedDict[bytes, tuple[float, Names | None]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Conversations, {len(self._known)} remembered>"
+
+    def named(self, caller: Caller, conversation: str, policy: Policy) -> Names:
+        """The names of the conversation that the client calls so; the same whoever of its tenant's key asks."""
+        place = self._place(caller, b"id", conversation.encode("utf-8", "surrogatepass"))
+        entry = self._entry(place)
+        if entry is not None and entry.policy == policy:
+            self._known[place] = (self._clock_s(), entry)
+            return entry
+        names = Names(scope_key=derive(self._key, purpose="serving/scope", context=place), policy=policy)
+        self._put(place, names)
+        return names
+
+    def continued(self, caller: Caller, history: list[bytes], policy: Policy) -> Names:
+        """The names of the conversation whose turns so far are ``history``; new ones where there is none."""
+        names = None
+        if history:
+            place = self._place(caller, b"history", *history)
+            names = self._entry(place)
+            self._known.pop(place, None)  # once: whoever comes to the same history later is somebody else
+        if names is not None and names.policy == policy:
+            return names
+        return Names(scope_key=random_bytes(32), policy=policy)
+
+    def after(self, caller: Caller, response_id: str, policy: Policy) -> Names | None:
+        """The names of the conversation in which ``response_id`` was answered, where it was; as often as asked."""
+        names = self._entry(self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass")))
+        return names if names is not None and names.policy == policy else None
+
+    def answered(self, caller: Caller, response_id: str, names: Names) -> None:
+        """Let :meth:`after` find ``names``."""
+        self._put(self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass")), names)
+
+    def remember(self, caller: Caller, history: list[bytes], names: Names) -> None:
+        """Let the turn after ``history`` find ``names``."""
+        place = self._place(caller, b"history", *history)
+        known = self._entry(place)
+        ambiguous = place in self._known and known is not names
+        self._put(place, None if ambiguous else names)
+
+    def _place(self, caller: Caller, kind: bytes, *parts: bytes) -> bytes:
+        about = (caller.tenant.encode(), caller.key_id.encode(), kind, *parts)
+        return hmac_sha256(self._key, domain_tag("serving/conversation", *about))
+
+    def _entry(self, place: bytes) -> Names | None:
+        known = self._known.get(place)
+        if known is None or known[0] + self._ttl_s < self._clock_s():
+            self._known.pop(place, None)
+            return None
+        return known[1]
+
+    def _put(self, place: bytes, names: Names | None) -> None:
+        self._known[place] = (self._clock_s(), names)
+        self._known.move_to_end(place)
+        while len(self._known) > MAX_CONVERSATIONS:
+            self._known.popitem(last=False)
+
+
+def turns(body: dict[str, Any]) -> tuple[list[bytes], int]:
+    """The turns of a request, each as one text, and how many of them stand up to the last answer."""
+    messages = body.get("messages", body.get("input"))
+    if not isinstance(messages, list):
+        return ([gist("user", messages)] if isinstance(messages, str) else []), 0
+    head = [gist("system", body[field]) for field in ("system", "instructions") if body.get(field)]
+    said, answered = head, 0
+    for message in messages:
+        role = message.get("role") if isinstance(message, dict) else None
+        said = [*said, gist(role if isinstance(role, str) else "item", message)]
+        if role in _ROLES:
+            answered = len(said)
+    return said, answered
+
+
+def gist(role: str, message: Any) -> bytes:
+    """A turn without what clients add or leave out: its role and its texts."""
+    texts: list[str] = []
+    _texts(message, texts, spoken=isinstance(message, str | list))
+    return domain_tag(
+        "serving/turn", role.encode("utf-8", "surrogatepass"), "".join(texts).encode("utf-8", "surrogatepass")
+    )
+
+
+def _texts(value: Any, texts: list[str], *, spoken: bool) -> None:
+    if isinstance(value, str):
+        if spoken:
+            texts.append(value)
+    elif isinstance(value, list):
+        for each in value:
+            _texts(each, texts, spoken=spoken and isinstance(each, str))
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _texts(each, texts, spoken=key in ("content", "text", "arguments"))

@@ -1,0 +1,130 @@
+"""The placeholders of one conversation: minted by the vault, and known again however a model writes them.
+
+A model drops brackets, changes case, escapes underscores for Markdown or angles for JSON and HTML. All of that is
+grammar; the symbols themselves must be right to the last one, and must have been minted in this very conversation.
+Nothing is matched by likeness, so that one person's data cannot come back as another's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mibao.deid import Operator, Policy, Vault
+from mibao.deid.pseudonyms import FORM_SYMBOLS, STEM_SYMBOLS, is_placeholder
+from mibao.types import AnyType
+
+LONGEST = 128  # characters of a placeholder with every escape
+_OPEN = r"\\{0,2}<|＜|&lt;|\\{1,2}u003c"
+_CLOSE = r"\\{0,2}>|＞|&gt;|\\{1,2}u003e"
+_SYMBOL = "[0-9A-HJKMNP-TV-Z]"
+_SCORE = r"\\{0,2}_"
+_BEGUN = re.compile(
+    rf"(?:(?:{_OPEN})|(?<![A-Za-z0-9]))(?P<core>[A-Za-z][A-Za-z0-9_\\]*?)"
+    r"(?P<close>\\{1,2}(?:u(?:0(?:0(?:3e?)?)?)?)?|&(?:g(?:t;?)?)?)?\Z"
+    r"|(?:\\{0,2}<|＜|\\{1,2}(?:u(?:0(?:0(?:3c?)?)?)?)?|&(?:l(?:t;?)?)?)\Z",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A known placeholder at ``text[start:end]``, and what it stands for."""
+
+    start: int
+    end: int
+    core: str
+    written: str
+
+
+class Names:
+    """What stands for what in one conversation."""
+
+    __slots__ = ("_cores", "_operator", "_types", "vault")
+
+    def __init__(self, *, scope_key: bytes, policy: Policy) -> None:
+        self.vault = Vault(scope_key=scope_key)
+        self._operator = Operator(policy, scope_key=scope_key, vault=self.vault)
+        self._cores: dict[str, str] = {}
+        self._types: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._cores)
+
+    def __repr__(self) -> str:
+        return f"<Names of {len(self)} values>"
+
+    @property
+    def policy(self) -> Policy:
+        """What is done to each type in this conversation."""
+        return self._operator.policy
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What each placeholder stands for, by its text without brackets."""
+        return self._cores
+
+    def changed(self, entity: AnyType, written: str) -> str:
+        """What stands for ``written`` on the way out. Raises as :meth:`mibao.deid.Operator.changed`."""
+        after = self._operator.changed(entity, written)
+        if is_placeholder(after):
+            self.know(after[1:-1], written)
+        return after
+
+    def pseudonym(self, entity: AnyType, written: str) -> str:
+        """A placeholder without brackets, whatever the policy says: for names that an API keeps to letters."""
+        core = self.vault.placeholder_for(entity, written)[1:-1]
+        self.know(core, written)
+        return core
+
+    def know(self, core: str, written: str) -> None:
+        """Let ``core`` stand for ``written``: it was minted in this conversation, by this process or by another."""
+        self._cores[core] = written
+        head = core.split("_")
+        tail = 2 if len(head[-1]) == FORM_SYMBOLS and len(head[-2]) == STEM_SYMBOLS + 1 else 1
+        self._types.add("_".join(head[:-tail]))
+
+    def find(self, text: str, start: int = 0) -> list[Placed]:
+        """Every placeholder of this conversation in ``text[start:]``, in order."""
+        if not self._cores:
+            return []
+        found = []
+        for match in _pattern(frozenset(self._types)).finditer(text, start):
+            core = match["core"].replace("\\", "").upper()
+            written = self._cores.get(core)
+            if written is None:
+                continue
+            whole = match["open"] is not None and match["close"] is not None
+            begin, end = match.span() if whole else match.span("core")
+            found.append(Placed(begin, end, core, written))
+        return found
+
+    def undecided(self, text: str) -> int:
+        """From where on ``text`` may be a placeholder that has not ended; ``len(text)`` where it cannot."""
+        if not self._cores:
+            return len(text)
+        tail = max(0, len(text) - LONGEST)
+        match = _BEGUN.search(text, tail)
+        if match is None:
+            return len(text)
+        core = match["core"]
+        if core is None:
+            return match.start()
+        for begin in (0, *(at.end() for at in re.finditer("_", core))):
+            part = core[begin:].replace("\\", "").upper()
+            if part and (
+                part in self._cores if match["close"] else any(known.startswith(part) for known in self._cores)
+            ):
+                return match.start() if begin == 0 else match.start("core") + begin
+        return len(text) if not match["close"] else match.start("close")
+
+
+@lru_cache(maxsize=256)
+def _pattern(types: frozenset[str]) -> re.Pattern[str]:
+    named = "|".join(re.escape(name).replace("_", _SCORE) for name in sorted(types, key=len, reverse=True))
+    return re.compile(
+        rf"(?:(?P<open>{_OPEN})|(?<![A-Za-z0-9]))(?P<core>(?:{named}){_SCORE}{_SYMBOL}{{{STEM_SYMBOLS + 1}}}"
+        rf"(?:{_SCORE}{_SYMBOL}{{{FORM_SYMBOLS}}})?)(?![A-Za-z0-9])(?P<close>{_CLOSE})?",
+        re.IGNORECASE,
+    )
