@@ -15,7 +15,7 @@ _ADDRESS = re.compile(
     rf"|\b(?:[a-z0-9\-]+\.)+[a-z]{{2,}}(?::\d+)?[/?#])[^{_ENDS}]*\Z",
     re.IGNORECASE,
 )
-_TARGET = re.compile(r"\]\([^)\n]*\Z|\]:[ \t]*\S*\Z|\burl\([^)\n]*\Z", re.IGNORECASE)
+_TARGET = re.compile(r"\]\([^)\n]*\Z|\b(?:java|vb)script:[^\n]*\Z|\]:[ \t]*\S*\Z|\burl\([^)\n]*\Z", re.IGNORECASE)
 _TAG = re.compile(r"<[a-z][a-z0-9\-]*[\s/](?:\"[^\"]*\"|'[^']*'|[^<>\"'])*(?:\"[^\"]*|'[^']*)?\Z", re.IGNORECASE)
 _WHOLE_HOST = re.compile(r"^[^/]*//[^/?#]+[/?#]|^[^/?#:]+[/?#]")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\(.)")

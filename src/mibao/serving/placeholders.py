@@ -104,20 +104,22 @@ class Names:
         """From where on ``text`` may be a placeholder that has not ended; ``len(text)`` where it cannot."""
         if not self._cores:
             return len(text)
-        tail = max(0, len(text) - LONGEST)
-        match = _BEGUN.search(text, tail)
-        if match is None:
-            return len(text)
-        core = match["core"]
-        if core is None:
-            return match.start()
-        for begin in (0, *(at.end() for at in re.finditer("_", core))):
-            part = core[begin:].replace("\\", "").upper()
-            if part and (
-                part in self._cores if match["close"] else any(known.startswith(part) for known in self._cores)
-            ):
-                return match.start() if begin == 0 else match.start("core") + begin
-        return len(text) if not match["close"] else match.start("close")
+        at = max(0, len(text) - LONGEST)
+        while (match := _BEGUN.search(text, at)) is not None:
+            if self._may_become(match):
+                return match.start()
+            at = match.start() + 1
+        return len(text)
+
+    def _may_become(self, begun: re.Match[str]) -> bool:
+        """Whether more text could make a placeholder of this conversation out of the end of one."""
+        if begun["core"] is None:  # an opening bracket, or a part of one
+            return True
+        part = begun["core"].replace("\\", "").upper()
+        if begun["close"] and part in self._cores:
+            return True
+        escape = set(begun["close"] or "\\") == {"\\"}  # within the symbols, or the first of a closing bracket
+        return escape and any(known.startswith(part) for known in self._cores)
 
 
 @lru_cache(maxsize=256)

@@ -50,7 +50,10 @@ def chat(body: dict[str, Any], said: str) -> Any:
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         return {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
     base["object"] = "chat.completion.chunk"
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces(said))]
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": ""},
+        *({"content": piece} for piece in pieces(said)),
+    ]
     events: list[Any] = [{**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     events.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     return [*events, {**base, "choices": [], "usage": usage}, "[DONE]"]
@@ -126,12 +129,18 @@ class Dummy:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         with (self.folder / "received.jsonl").open("a", encoding="utf-8") as file:
-            about = {"path": request.path, "headers": dict(request.headers), "body": body}
+            about = {
+                "path": request.path,
+                "headers": {name.lower(): value for name, value in request.headers.items()},
+                "body": body,
+            }
             file.write(json.dumps(about, ensure_ascii=False) + "\n")
         script = self.folder / "script.json"
         told = json.loads(script.read_text(encoding="utf-8")) if script.exists() else {}
         found = list(dict.fromkeys(PLACEHOLDER.findall(json.dumps(body, ensure_ascii=False))))
-        filled = json.loads(re.sub(r"\{\{(\d+)\}\}", lambda at: found[int(at[1])], json.dumps(told, ensure_ascii=False)))
+        filled = json.loads(
+            re.sub(r"\{\{(\d+)\}\}", lambda at: found[int(at[1])], json.dumps(told, ensure_ascii=False))
+        )
         if "raw" in filled:
             headers = {"content-type": filled.get("type", "application/json")}
             return web.Response(body=filled["raw"].encode(), status=filled.get("status", 200), headers=headers)
@@ -151,7 +160,9 @@ class Dummy:
         return response
 
     async def models(self, _: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]})
+        return web.json_response(
+            {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]}
+        )
 
 
 def main() -> None:

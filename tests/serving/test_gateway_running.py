@@ -1,0 +1,164 @@
+"""Running the gateway: keys, aliases and fallbacks, other ports and hosts, wrong use, and an end that loses nothing."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import openai
+import pytest
+
+from serving_conformance import MAIL, chat
+from serving_process import running
+
+CONFIG = """
+allow = ["/v1/moderations"]
+
+[[upstreams]]
+name = "main"
+url = "{upstream}"
+key_env = "UPSTREAM_KEY"
+
+[[upstreams]]
+name = "down"
+url = "http://127.0.0.1:9/v1"
+retries = 0
+
+[[models]]
+name = "fast"
+upstream = "down"
+model = "real-fast"
+fallbacks = ["spare"]
+
+[[models]]
+name = "spare"
+upstream = "main"
+model = "real-spare"
+
+[privacy]
+tools = ["look_up"]
+
+[state]
+record = true
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("running"), config=CONFIG) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def key(gateway):
+    log = (gateway.folder / "serve.log").read_text(encoding="utf-8")
+    return next(line.split(": ")[1] for line in log.splitlines() if line.startswith("first API key"))
+
+
+def test_without_a_key_nothing_is_read_or_sent(gateway):
+    before = len(gateway.received())
+    for headers, code in (({}, "missing_api_key"), ({"authorization": "Bearer sk-mibao-wrong"}, "invalid_api_key")):
+        status, text, _ = gateway.post("/v1/chat/completions", chat("x"), headers)
+        assert (status, json.loads(text)["error"]["code"]) == (401, code)
+    assert len(gateway.received()) == before
+
+
+def test_a_model_that_is_down_falls_back_and_the_upstreams_key_is_used_alone(gateway, key):
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0) as client:
+        answer = client.chat.completions.create(model="fast", messages=[{"role": "user", "content": f"hi {MAIL}"}])
+        assert [model.id for model in client.models.list()] == ["fast", "spare"]
+    assert (answer.model, answer.choices[0].message.content) == ("fast", f"hi {MAIL}")
+    last = gateway.received()[-1]
+    assert last["body"]["model"] == "real-spare"
+    assert last["headers"]["authorization"] == "Bearer sk-upstream"
+    assert key not in json.dumps(gateway.received())
+
+
+def test_a_model_that_is_not_configured_is_not_asked_for(gateway, key):
+    status, text, _ = gateway.post(
+        "/v1/chat/completions", {**chat("x"), "model": "other"}, {"authorization": f"Bearer {key}"}
+    )
+    assert (status, json.loads(text)["error"]["code"]) == (404, "model_not_found")
+
+
+def test_arguments_are_restored_for_tools_that_the_policy_names_alone(gateway, key):
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+        for name in ("look_up", "send")
+    ]
+    for name, back in (("look_up", True), ("send", False)):
+        call = {"id": "c", "type": "function", "function": {"name": name, "arguments": '{"to": "{{0}}"}'}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        gateway.script(
+            {"json": {"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}}
+        )
+        _, text, _ = gateway.post(
+            "/v1/chat/completions", {**chat(MAIL, tools=tools), "model": "spare"}, {"authorization": f"Bearer {key}"}
+        )
+        assert (MAIL in text) is back
+    gateway.script(None)
+
+
+def test_a_path_that_is_allowed_by_name_is_masked_as_well(gateway, key):
+    gateway.script({"json": {"ok": "{{0}}"}})
+    status, text, _ = gateway.post(
+        "/v1/moderations", {"model": "spare", "input": MAIL}, {"authorization": f"Bearer {key}"}
+    )
+    gateway.script(None)
+    assert (status, json.loads(text)) == (200, {"ok": MAIL})
+    assert MAIL not in gateway.sent()
+
+
+def test_the_log_and_the_store_hold_nothing_that_was_asked(gateway, key):
+    gateway.post("/v1/chat/completions", {**chat(MAIL), "model": "spare"}, {"authorization": f"Bearer {key}"})
+    for path in gateway.folder.iterdir():
+        if path.name.startswith(("serve.log", "gateway.db")):
+            held = path.read_bytes()
+            assert MAIL.encode() not in held
+            if path.name != "serve.log":
+                assert key.encode() not in held
+
+
+def test_asked_to_end_it_finishes_what_it_was_asked(tmp_path):
+    with running(tmp_path, "--no-auth") as gateway:
+        event = {"id": "c", "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
+        gateway.script({"events": [event] * 20 + ["[DONE]"], "pause_s": 0.05})
+        told = []
+        asking = threading.Thread(
+            target=lambda: told.append(gateway.post("/v1/chat/completions", chat("x", stream=True)))
+        )
+        asking.start()
+        time.sleep(0.4)
+        gateway.process.send_signal(signal.SIGTERM)
+        asking.join(20)
+        assert told[0][0] == 200
+        assert told[0][1].rstrip().endswith("data: [DONE]")
+        assert gateway.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected either --upstream URL or a configuration file"),
+        (["--upstream", "ftp://x/v1"], "expected a URL such as https://host/v1"),
+        (["--upstream", "https://user:secret@x/v1"], "expected a URL such as https://host/v1"),
+        (["nothing.toml"], "cannot read nothing.toml"),
+        (["--upstream", "http://127.0.0.1:9/v1", "--no-auth", "--policy", "none"], "policy none: expected one of"),
+        (["--upstream", "http://127.0.0.1:9/v1", "--no-auth", "--upstream-key-env", "NO_SUCH_KEY"], "expected its key in $NO_SUCH_KEY"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_told_in_one_line(tmp_path, arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "mibao", "serve", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "secret" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
