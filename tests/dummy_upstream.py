@@ -82,9 +82,17 @@ def responses(body: dict[str, Any], said: str) -> Any:
     item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
     usage = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
     whole = {
-        "id": "resp_0123456789", "object": "response", "created_at": 1, "status": "completed", "model": body["model"],
-        "output": [item], "usage": usage, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
-    }  # fmt: skip
+        "id": "resp_0123456789",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": body["model"],
+        "output": [item],
+        "usage": usage,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+    }
     if not body.get("stream"):
         return whole
     at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
@@ -117,9 +125,12 @@ def embeddings(body: dict[str, Any], _said: str) -> Any:
 
 
 APIS = {
-    "/v1/chat/completions": chat, "/v1/messages": messages, "/v1/responses": responses, "/v1/completions": completions,
+    "/v1/chat/completions": chat,
+    "/v1/messages": messages,
+    "/v1/responses": responses,
+    "/v1/completions": completions,
     "/v1/embeddings": embeddings,
-}  # fmt: skip
+}
 
 
 class Dummy:

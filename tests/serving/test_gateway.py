@@ -40,10 +40,7 @@ def test_conformance(gateway, case):
     for body in gateway.received()[before:]:
         sent = json.dumps(body["body"], ensure_ascii=False)
         assert not [planted for planted in case.planted if planted in sent]
-    if case.stream and status == 200:
-        told = streamed(text)[0]
-    else:
-        told = json.loads(text)
+    told = streamed(text)[0] if case.stream and status == 200 else json.loads(text)
     assert case.answer(status, told), (status, told)
 
 

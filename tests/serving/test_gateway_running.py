@@ -146,9 +146,12 @@ def test_asked_to_end_it_finishes_what_it_was_asked(tmp_path):
         (["--upstream", "https://user:secret@x/v1"], "expected a URL such as https://host/v1"),
         (["nothing.toml"], "cannot read nothing.toml"),
         (["--upstream", "http://127.0.0.1:9/v1", "--no-auth", "--policy", "none"], "policy none: expected one of"),
-        (["--upstream", "http://127.0.0.1:9/v1", "--no-auth", "--upstream-key-env", "NO_SUCH_KEY"], "expected its key in $NO_SUCH_KEY"),
+        (
+            ["--upstream", "http://127.0.0.1:9/v1", "--no-auth", "--upstream-key-env", "NO_SUCH_KEY"],
+            "expected its key in $NO_SUCH_KEY",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_use_is_told_in_one_line(tmp_path, arguments, message):
     done = subprocess.run(
         [sys.executable, "-m", "mibao", "serve", *arguments],

