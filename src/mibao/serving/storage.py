@@ -29,7 +29,7 @@ from mibao.errors import InputError, IntegrityError, MissingExtra
 from mibao.serving import migrations
 
 APPLICATION_ID = 0x6D62_6777  # "mbgw"
-BUSY_TIMEOUT_S = 10.0
+BUSY_TIMEOUT_S = 30.0  # SQLite is not fair: under load one of several waits for long
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 10_000
 MAX_CONNECTIONS = 8

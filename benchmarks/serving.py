@@ -1,0 +1,235 @@
+"""What the gateway costs: CPU of its whole process tree, in front of a dummy service on loopback, beside LiteLLM.
+
+Both are asked the same requests by the same client, 16 at a time. CPU is what the kernel counted for the server and
+all its children between two readings; the client and the dummy are other processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.harness import QUICK, Bench, Measurement
+from benchmarks.peers.venvs import interpreter
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_AT_ONCE = 16
+_DUMMY = Path(__file__).parents[1] / "tests" / "dummy_upstream.py"
+_ENGLISH = (
+    "Dear team, this is Jane Doe from Bristol. My mail is jane.doe{n}@example.com and my phone is +44 20 7946 0{n:03d}. "
+    "I ordered two lamps on 3 May and paid with card 4111 1111 1111 1111; the parcel went to the wrong house. "
+)
+_CHINESE = "您好，我叫张伟明，住在北京市海淀区中关村大街27号，电话138001{n:05d}，身份证号11010519491231002X，请尽快退款，谢谢。"
+
+
+def _text(number: int) -> str:
+    """About 2 KB, in both languages, another one each time."""
+    text = ""
+    while len(text.encode()) < 2048:
+        text += _ENGLISH.format(n=number % 1000) + _CHINESE.format(n=number % 100_000)
+        number += 7
+    return text
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its living children."""
+    total = 0.0
+    for one in _tree(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except FileNotFoundError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / _TICKS
+    return total
+
+
+def _rss_mb(pid: int) -> float:
+    total = 0
+    for one in _tree(pid):
+        for line in Path(f"/proc/{one}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmRSS"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def _tree(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    return [pid, *(below for child in children for below in _tree(int(child)))]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _process(command: list[str], url: str, *, env: dict[str, str] | None = None, cwd: str) -> Iterator[tuple[int, float]]:
+    """A server, by its process id, and how long it took to answer ``url``."""
+    began_s = time.monotonic()
+    with (Path(cwd) / "log").open("ab") as log:
+        process = subprocess.Popen(command, env=os.environ | (env or {}), cwd=cwd, stdout=log, stderr=log)
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - loopback
+                    break
+            except OSError:
+                if process.poll() is not None or time.monotonic() - began_s > 180:
+                    raise
+                time.sleep(0.02)
+        yield process.pid, time.monotonic() - began_s
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _dummy(folder: str) -> Iterator[int]:
+    port = _free_port()
+    with _process([sys.executable, str(_DUMMY), str(port), folder], f"http://127.0.0.1:{port}/v1/models", cwd=folder):
+        yield port
+
+
+@contextmanager
+def _ours(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str, str, int, float]]:
+    """Our gateway with keys, a limit and a ledger: its URL, a key, its process and its start."""
+    port = _free_port()
+    config = Path(folder) / "gateway.toml"
+    subprocess.run(
+        [sys.executable, "-m", "mibao", "keygen", "--sign", "-o", "gateway.ledger.key"], cwd=folder, check=True, capture_output=True
+    )
+    config.write_text(
+        f'[[upstreams]]\nname = "dummy"\nurl = "http://127.0.0.1:{upstream}/v1"\n'
+        f'[privacy]\ndetection = {str(detection).lower()}\n[state]\nledger = "gateway.ledger"\n',
+        encoding="utf-8",
+    )
+    made = subprocess.run(
+        [sys.executable, "-m", "mibao", "apikey", "create", "--requests-per-minute", "1000000"],
+        cwd=folder, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    key = next(word for word in made.stdout.split() if word.startswith("sk-"))
+    command = [sys.executable, "-m", "mibao", "serve", str(config), "--port", str(port)]
+    with _process(command, f"http://127.0.0.1:{port}/readyz", cwd=folder) as (pid, start_s):
+        yield f"http://127.0.0.1:{port}/v1/chat/completions", key, pid, start_s
+
+
+@contextmanager
+def _litellm(upstream: int, folder: str) -> Iterator[tuple[str, str, int, float]]:
+    port = _free_port()
+    config = Path(folder) / "litellm.yaml"
+    config.write_text(
+        "model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n"
+        f"      api_base: http://127.0.0.1:{upstream}/v1\n      api_key: sk-x\n"
+        "general_settings:\n  master_key: sk-bench\nlitellm_settings:\n  telemetry: false\n",
+        encoding="utf-8",
+    )
+    program = str(interpreter("litellm").with_name("litellm"))
+    command = [program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"}
+    with _process(command, f"http://127.0.0.1:{port}/health/liveliness", env=env, cwd=folder) as (pid, start_s):
+        yield f"http://127.0.0.1:{port}/v1/chat/completions", "sk-bench", pid, start_s
+
+
+async def _ask_many(url: str, key: str, bodies: list[dict[str, Any]]) -> list[float]:
+    """Seconds to the first content of each answer."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+    waits = []
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
+
+        async def one(body: dict[str, Any]) -> None:
+            async with gate, session.post(url, json=body) as answer:
+                began_s = time.perf_counter()
+                async for _ in answer.content.iter_any():
+                    waits.append(time.perf_counter() - began_s)
+                    break
+                await answer.read()
+                if answer.status != 200:
+                    raise RuntimeError(f"answered {answer.status}")
+
+        await asyncio.gather(*(one(body) for body in bodies))
+    return waits
+
+
+def _cost_ms(server: tuple[str, str, int, float], make: Callable[[int], dict[str, Any]], count: int) -> float:
+    """CPU milliseconds a request: the median of five rounds, after one that warms up."""
+    url, key, pid, _ = server
+    rounds = []
+    for turn in range(6):
+        bodies = [make(turn * count + number) for number in range(count)]
+        before_s = _cpu_s(pid)
+        asyncio.run(_ask_many(url, key, bodies))
+        rounds.append((_cpu_s(pid) - before_s) / count * 1000)
+    return statistics.median(rounds[1:])
+
+
+def _plain(number: int) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": f"How are you, number {number}?"}]}
+
+
+def _long(number: int) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": _text(number)}]}
+
+
+def _stream(number: int) -> dict[str, Any]:
+    return {**_stream_body(f"I am Jane Doe, jane{number}@example.com; "), "stream": True}
+
+
+def _stream_body(text: str) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": (text + "and so on, " * 20)[:147]}]}
+
+
+def measure() -> Iterator[Measurement]:
+    """All rows, ours and LiteLLM in turn where it installs."""
+    count = 60 if os.environ.get(QUICK) else 300
+    ours: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder, _dummy(folder) as upstream:
+        for detection in (False, True):
+            with tempfile.TemporaryDirectory() as place, _ours(upstream, place, detection=detection) as server:
+                if not detection:
+                    ours["plain"] = _cost_ms(server, _plain, count)
+                    continue
+                ours["start"] = server[3]
+                ours["detected"] = _cost_ms(server, _long, count)
+                ours["stream"] = _cost_ms(server, _stream, count // 3)
+                ours["memory"] = _rss_mb(server[2])
+        peer: dict[str, float] = {}
+        why = None
+        try:
+            with tempfile.TemporaryDirectory() as place, _litellm(upstream, place) as server:
+                peer = {"plain": _cost_ms(server, _plain, count // 3), "stream": _cost_ms(server, _stream, count // 10)}
+                peer |= {"start": server[3], "memory": _rss_mb(server[2])}
+        except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+            why = f"LiteLLM: {type(error).__name__}"
+    for name in ("plain", "detected", "stream", "memory", "start"):
+        yield Measurement(id=f"serving.{name}", ours=ours[name], peer=peer.get(name), why=None if name in peer else why)
+
+
+BENCHES = (
+    Bench(
+        rows=("serving.plain", "serving.detected", "serving.stream", "serving.memory", "serving.start"), measure=measure
+    ),
+)
+
+if __name__ == "__main__":
+    for measured in measure():
+        print(json.dumps({"id": measured.id, "ours": measured.ours, "peer": measured.peer, "why": measured.why}))
