@@ -31,19 +31,28 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _AT_ONCE = 16
 _DUMMY = Path(__file__).parents[1] / "tests" / "dummy_upstream.py"
 _ENGLISH = (
-    "Dear team, this is Jane Doe from Bristol. My mail is jane.doe{n}@example.com and my phone is +44 20 7946 0{n:03d}. "
-    "I ordered two lamps on 3 May and paid with card 4111 1111 1111 1111; the parcel went to the wrong house. "
+    "Please summarise the letter below in three sentences and suggest a polite answer that offers a refund or a new "
+    "lamp. My name is Jane Doe and I live in Bristol; you can reach me at jane.doe{n}@example.com. I ordered two "
+    "reading lamps in your shop last month. One of them came with a broken shade, and the other does not switch on at "
+    "all, although I changed the bulb twice and tried every socket in the house. The person who answered the telephone "
+    "was friendly, but could not find my order and asked me to write again. I have kept the box and all the papers. "
+    "What I would like best is a new pair, sent to the same place, before the end of the month; if that cannot be done, "
+    "please pay back what I paid, to the card that I used. The order was paid with 4111 1111 1111 1111. "
 )
-_CHINESE = "您好，我叫张伟明，住在北京市海淀区中关村大街27号，电话138001{n:05d}，身份证号11010519491231002X，请尽快退款，谢谢。"
+_CHINESE = (
+    "另外请把下面这段话翻译成英文，语气要客气一些：您好，我叫张伟明，上个月在贵店订购了两盏台灯。其中一盏的灯罩在运输途中损坏，"
+    "另一盏无法点亮，更换灯泡之后仍然如此。客服态度很好，但是没有查到我的订单，让我再写一封信说明情况。我希望能够换货，"
+    "如果不能换货，请把货款退回原来的账户。我的电话是138001{n:05d}，白天都可以联系到我，谢谢。"
+)
 
 
 def _text(number: int) -> str:
-    """About 2 KB, in both languages, another one each time."""
+    """2 KB of ordinary mail in both languages, six personal data in it; another one each time."""
     text = ""
     while len(text.encode()) < 2048:
-        text += _ENGLISH.format(n=number % 1000) + _CHINESE.format(n=number % 100_000)
+        text += _ENGLISH.format(n=number % 100_000) + _CHINESE.format(n=number % 100_000)
         number += 7
-    return text
+    return text.encode()[:2048].decode(errors="ignore")
 
 
 def _cpu_s(pid: int) -> float:
@@ -58,11 +67,12 @@ def _cpu_s(pid: int) -> float:
     return total
 
 
-def _rss_mb(pid: int) -> float:
+def _memory_mb(pid: int) -> float:
+    """Memory of a process and its children, what they share counted once (PSS)."""
     total = 0
     for one in _tree(pid):
-        for line in Path(f"/proc/{one}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmRSS"):
+        for line in Path(f"/proc/{one}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Pss:"):
                 total += int(line.split()[1])
     return total / 1024
 
@@ -211,13 +221,13 @@ def measure() -> Iterator[Measurement]:
                 ours["start"] = server[3]
                 ours["detected"] = _cost_ms(server, _long, count)
                 ours["stream"] = _cost_ms(server, _stream, count // 3)
-                ours["memory"] = _rss_mb(server[2])
+                ours["memory"] = _memory_mb(server[2])
         peer: dict[str, float] = {}
         why = None
         try:
             with tempfile.TemporaryDirectory() as place, _litellm(upstream, place) as server:
                 peer = {"plain": _cost_ms(server, _plain, count // 3), "stream": _cost_ms(server, _stream, count // 10)}
-                peer |= {"start": server[3], "memory": _rss_mb(server[2])}
+                peer |= {"start": server[3], "memory": _memory_mb(server[2])}
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
             why = f"LiteLLM: {type(error).__name__}"
     for name in ("plain", "detected", "stream", "memory", "start"):

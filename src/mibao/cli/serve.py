@@ -52,7 +52,7 @@ def serve(  # noqa: PLR0917 - typer's options
         policy=policy, report=report, certificate=certificate, certificate_key=certificate_key,
     )  # fmt: skip
     worker = _worker(settings, folder)
-    worker()  # a fault in the configuration is told here, and not by a process that dies
+    worker.check()  # a fault in the configuration is told here, and not by a process that dies
     listen = settings.server
     _check_free(listen.host, listen.port)
     scheme = "http" if listen.certificate is None else "https"

@@ -16,6 +16,8 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _TARGET = re.compile(r"\]\([^)\n]*\Z|\b(?:java|vb)script:[^\n]*\Z|\]:[ \t]*\S*\Z|\burl\([^)\n]*\Z", re.IGNORECASE)
+_MARKS = ("](", "]:", "url(", "script:")
+_LAST_END = re.compile(f"[{_ENDS}]")
 _TAG = re.compile(r"<[a-z][a-z0-9\-]*[\s/](?:\"[^\"]*\"|'[^']*'|[^<>\"'])*(?:\"[^\"]*|'[^']*)?\Z", re.IGNORECASE)
 _WHOLE_HOST = re.compile(r"^[^/]*//[^/?#]+[/?#]|^[^/?#:]+[/?#]")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\(.)")
@@ -38,9 +40,14 @@ def link_before(left: str, placeholders: list[tuple[int, int]], *, escaped: bool
     plain, shown = "".join(visible), left
     if escaped:
         plain, shown = (_ESCAPE.sub(_unescaped, text) for text in (plain, shown))
-    if (address := _ADDRESS.search(plain)) is not None:
+    word = next((at.end() for at in _LAST_END.finditer(plain[::-1])), None)  # from the end
+    first = 0 if word is None else len(plain) - word + 1
+    if first < len(plain) and (address := _ADDRESS.search(plain, first)) is not None:
         return shown[address.start() :] if len(shown) == len(plain) else plain[address.start() :]
-    return "" if _TARGET.search(plain) or _TAG.search(plain) else None
+    line = plain[plain.rfind("\n") + 1 :].lower()
+    if any(mark in line for mark in _MARKS) and _TARGET.search(line):
+        return ""
+    return "" if "<" in plain and _TAG.search(plain, plain.index("<")) else None
 
 
 def has_whole_host(link: str) -> bool:

@@ -115,7 +115,7 @@ class RequestMasker:
     def __init__(self, names: Names, cache: FindingsCache, *, attachments: bool = False) -> None:
         self._names, self._cache, self._attachments = names, cache, attachments
         self._found: dict[str, tuple[Finding, ...]] = {}
-        self._values: re.Pattern[str] | None = None
+        self._values: list[str] = []
         self._types: dict[str, AnyType] = {}
         self.counts: Counter[str] = Counter()
         self.texts: list[str] = []  # as they are sent
@@ -150,11 +150,19 @@ class RequestMasker:
                     len(value) >= 6 or (not value.isascii() and len(value) >= 3)
                 ):
                     self._types.setdefault(value, found.type)
-        if self._types:
-            longest_first = sorted(self._types, key=len, reverse=True)
-            self._values = re.compile(
-                "|".join(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])" for value in longest_first)
-            )
+        self._values = sorted(self._types, key=len, reverse=True)
+
+    def _known(self, text: str, spans: list[tuple[int, int, AnyType, float]]) -> None:
+        """Add to ``spans`` where values stand that were found elsewhere, the longest first."""
+        taken = [(start, end) for start, end, _, _ in spans]
+        for value in self._values:
+            start = text.find(value)
+            while start >= 0:
+                end = start + len(value)
+                if _stands_alone(text, start, end) and all(end <= first or start >= last for first, last in taken):
+                    taken.append((start, end))
+                    spans.append((start, end, self._types[value], 1.0))
+                start = text.find(value, end)
 
     def _replace(self, text: str, kind: Kind) -> str:
         if not text:
@@ -163,13 +171,7 @@ class RequestMasker:
             self.counts[EntityType.USERNAME.value] += 1
             return self._names.pseudonym(EntityType.USERNAME, text)
         spans = [(found.start, found.end, found.type, found.score) for found in self._found.get(text, ())]
-        if self._values is not None:
-            taken = [(start, end) for start, end, _, _ in spans]
-            spans += [
-                (*match.span(), self._types[match[0]], 1.0)
-                for match in self._values.finditer(text)
-                if all(match.end() <= start or match.start() >= end for start, end in taken)
-            ]
+        self._known(text, spans)
         pieces, kept_from = [], 0
         for start, end, entity, score in sorted(spans, key=lambda span: span[0]):
             written = text[start:end]
@@ -252,6 +254,12 @@ class RequestMasker:
             return visit(text, Kind.TEXT)
         walked = self._walk(value, visit, field="", inside="json", depth=1)
         return visit(text, Kind.TEXT) if walked == value else msgspec.json.encode(walked).decode()
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether no ASCII letter or digit stands on either side."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    return not (before.isascii() and before.isalnum()) and not (after.isascii() and after.isalnum())
 
 
 def _number(value: int | float, visit: Visit, *, field: str) -> Any:

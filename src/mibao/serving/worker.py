@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from starlette.applications import Starlette
+from typing import TYPE_CHECKING
 
 from mibao.crypto.keys import SignerPrivateKey
-from mibao.serving.admission import OpenAdmission
-from mibao.serving.app import Kept, gateway_app
+from mibao.serving import configuration as configurations
 from mibao.serving.configuration import Configuration
-from mibao.serving.observed import log_as_json
-from mibao.serving.worker_state import StateSettings, WorkerState
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from mibao.serving.app import Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +26,24 @@ class Worker:
     folder: Path
     signer: SignerPrivateKey | None = field(default=None, repr=False)
 
+    def check(self) -> None:
+        """Read all that the configuration names. Raises as :meth:`__call__`."""
+        configurations.upstreams(self.configuration)
+        configurations.policies(self.configuration, folder=self.folder)
+
     def __call__(self, _target: str = "") -> Starlette:
         """The application. Raises as :func:`mibao.serving.app.gateway_app`."""
+        from mibao.serving.app import gateway_app  # noqa: PLC0415 - the process that starts the others stays small
+        from mibao.serving.observed import log_as_json  # noqa: PLC0415
+
         log_as_json()
         return gateway_app(self.configuration, gateway_key=self.gateway_key, keep=self._keep, folder=self.folder)
 
     def _keep(self) -> Kept:
+        from mibao.serving.admission import OpenAdmission  # noqa: PLC0415
+        from mibao.serving.app import Kept  # noqa: PLC0415
+        from mibao.serving.worker_state import StateSettings, WorkerState  # noqa: PLC0415
+
         if self.configuration.no_auth:
             return Kept(OpenAdmission(), lambda: None)
         state = WorkerState.open(
