@@ -89,7 +89,9 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _process(command: list[str], url: str, *, env: dict[str, str] | None = None, cwd: str) -> Iterator[tuple[int, float]]:
+def _process(
+    command: list[str], url: str, *, env: dict[str, str] | None = None, cwd: str
+) -> Iterator[tuple[int, float]]:
     """A server, by its process id, and how long it took to answer ``url``."""
     began_s = time.monotonic()
     with (Path(cwd) / "log").open("ab") as log:
@@ -126,7 +128,10 @@ def _ours(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str,
     port = _free_port()
     config = Path(folder) / "gateway.toml"
     subprocess.run(
-        [sys.executable, "-m", "mibao", "keygen", "--sign", "-o", "gateway.ledger.key"], cwd=folder, check=True, capture_output=True
+        [sys.executable, "-m", "mibao", "keygen", "--sign", "-o", "gateway.ledger.key"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
     )
     config.write_text(
         f'[[upstreams]]\nname = "dummy"\nurl = "http://127.0.0.1:{upstream}/v1"\n'

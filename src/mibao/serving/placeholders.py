@@ -27,6 +27,8 @@ _BEGUN = re.compile(
     re.IGNORECASE,
 )
 
+_MAY_GO_ON = re.compile(r"[A-Za-z0-9_\\<＜&;]\Z")
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -102,7 +104,7 @@ class Names:
 
     def undecided(self, text: str) -> int:
         """From where on ``text`` may be a placeholder that has not ended; ``len(text)`` where it cannot."""
-        if not self._cores:
+        if not self._cores or not _MAY_GO_ON.search(text):
             return len(text)
         at = max(0, len(text) - LONGEST)
         while (match := _BEGUN.search(text, at)) is not None:

@@ -65,6 +65,10 @@ class Restorer:
         return offset + gained
 
     def _restored(self, ready: str, after: str) -> str:
+        if "_" not in ready:  # every placeholder holds one
+            self._taken += len(ready)
+            self._before = (self._before + ready)[-LOOK_BACK:]
+            return ready
         whole = self._before + ready + after
         begin, limit = len(self._before), len(self._before) + len(ready)
         pieces, kept_from = [], begin
@@ -93,7 +97,7 @@ class Restorer:
 
 def restored(text: str, names: Names, sent: Sent, *, escaped: bool = False) -> str:
     """``text`` with every placeholder restored that may be."""
-    if not len(names) or not text:
+    if "_" not in text or not len(names):
         return text
     restorer = Restorer(names, sent, escaped=escaped)
     return restorer.feed(text) + restorer.close()
