@@ -36,7 +36,7 @@ _ENGLISH = (
     "reading lamps in your shop last month. One of them came with a broken shade, and the other does not switch on at "
     "all, although I changed the bulb twice and tried every socket in the house. The person who answered the telephone "
     "was friendly, but could not find my order and asked me to write again. I have kept the box and all the papers. "
-    "What I would like best is a new pair, sent to the same place, before the end of the month; if that cannot be done, "
+    "What I would like best is a new pair, sent to the same place, before the month ends; if that cannot be done, "
     "please pay back what I paid, to the card that I used. The order was paid with 4111 1111 1111 1111. "
 )
 _CHINESE = (
