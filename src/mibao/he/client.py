@@ -12,7 +12,7 @@ from numpy import ndarray
 from mibao.codec.canonical import Value
 from mibao.crypto.kdf import domain_tag
 from mibao.errors import InputError, IntegrityError, KeyMismatch
-from mibao.he import envelope
+from mibao.he import answer_form, envelope
 from mibao.he.engine import Engine, SecretKey
 from mibao.he.engine_seal import engine_for
 from mibao.he.envelope import Envelope, Kind
@@ -105,6 +105,9 @@ class Client:
         """What the circuit computed, before sigmoid or softmax. As :meth:`decrypt`, and never to be shared either."""
         body, rows = self._opened(answer)
         spec, count = self._spec, self._spec.batches(rows) * self._spec.answer.count
+        if dropped := spec.answer_dropped_bits:
+            prime, degree = self._engine.primes[0], spec.parameters.ring_degree
+            body = answer_form.lengthened(body, prime=prime, degree=degree, dropped=dropped)
         stack = self._engine.load_ciphertexts(body, count=count, level=spec.answer_level, scale=spec.answer_scale)
         return self._unpacked([self._engine.decrypt(self._secret, ciphertext) for ciphertext in stack], rows)
 

@@ -11,7 +11,7 @@ from numpy import ndarray
 from mibao.codec.canonical import Value
 from mibao.errors import InputError, IntegrityError
 from mibao.events import CircuitEvaluated
-from mibao.he import envelope
+from mibao.he import answer_form, envelope
 from mibao.he.client import check_binding, check_circuit
 from mibao.he.engine import Ciphertext, Engine
 from mibao.he.engine_seal import engine_for
@@ -99,9 +99,16 @@ class Server:
         if len(opened.body) != self._spec.request_bytes(rows):
             raise IntegrityError("request: its size does not match its rows")
         held = self._encrypted(opened.body) if self._spec.data_encrypted else self._clear(opened.body)
-        body = b"".join(self._engine.store_ciphertexts(self._execution.run(batch)) for batch in held)
+        body = b"".join(self._stored(self._execution.run(batch)) for batch in held)
         header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value, "rows": rows}
         return envelope.encode(Envelope(kind=Kind.ANSWER, header=header, body=body))
+
+    def _stored(self, answer: Sequence[Ciphertext]) -> bytes:
+        stored = self._engine.store_ciphertexts(answer)
+        if not (dropped := self._spec.answer_dropped_bits):
+            return stored
+        prime, degree = self._engine.primes[0], self._spec.parameters.ring_degree
+        return answer_form.shortened(stored, prime=prime, degree=degree, dropped=dropped)
 
     def _encrypted(self, body: bytes | memoryview) -> Iterator[_Batch]:
         count = self._spec.request.count

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from mibao.codec.canonical import Value
 from mibao.errors import InputError, IntegrityError
+from mibao.he import answer_form
 from mibao.he.network import Head
 from mibao.he.parameters import Parameters
 from mibao.he.program import Packing
@@ -177,7 +178,21 @@ class CircuitSpec:
 
     def answer_bytes(self, rows: int) -> int:
         """Bytes of the ciphertexts that answer ``rows`` records."""
-        return self.batches(rows) * self.answer.count * self.ciphertext_bytes(level=self.answer_level)
+        spared = self.answer_dropped_bits * self.parameters.ring_degree // 8
+        each = self.ciphertext_bytes(level=self.answer_level) - spared
+        return self.batches(rows) * self.answer.count * each
+
+    @property
+    def answer_dropped_bits(self) -> int:
+        """Low bits that the first component of an answer is sent without; none where answers are to be released."""
+        if self.release is not None:
+            return 0
+        return answer_form.dropped_bits(
+            predicted_error=self.predicted_error,
+            answer_scale=self.answer_scale,
+            degree=self.parameters.ring_degree,
+            prime_bits=self.parameters.data_primes[0],
+        )
 
     def check_answer(self, rows: int) -> None:
         """Refuse ``rows`` records whose answer would pass :data:`MAX_ANSWER_BYTES`. Raises ``InputError``."""
