@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import openai
 import pytest
 
 from serving_conformance import MAIL, chat
-from serving_process import running
+from serving_process import free_port, running, wait_until_up
 
 CONFIG = """
 allow = ["/v1/moderations"]
@@ -119,6 +120,34 @@ def test_the_log_and_the_store_hold_nothing_that_was_asked(gateway, key):
             assert MAIL.encode() not in held
             if path.name != "serve.log":
                 assert key.encode() not in held
+
+
+def test_metrics_and_keys_are_told_on_a_port_of_their_own(tmp_path):
+    admin = free_port()
+    config = CONFIG.replace("[privacy]", f"[server]\nadmin_port = {admin}\n\n[privacy]")
+    with running(tmp_path, config=config) as gateway:
+        made = subprocess.run(
+            [sys.executable, "-m", "mibao", "apikey", "create", "--admin"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        key = next(word for word in made.stdout.split() if word.startswith("sk-"))
+        url = f"http://127.0.0.1:{admin}"
+        wait_until_up(f"{url}/readyz", gateway.process)
+        first = next(
+            line.split(": ")[1]
+            for line in (tmp_path / "serve.log").read_text(encoding="utf-8").splitlines()
+            if line.startswith("first API key")
+        )
+        gateway.post("/v1/chat/completions", {**chat(MAIL), "model": "spare"}, {"authorization": f"Bearer {first}"})
+        until = time.monotonic() + 30
+        told = ""
+        while "mibao" not in told or "EMAIL_ADDRESS" not in told:
+            assert time.monotonic() < until, told
+            request = urllib.request.Request(f"{url}/metrics", headers={"authorization": f"Bearer {key}"})  # noqa: S310
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                told = answer.read().decode()
+            time.sleep(0.2)
+        assert MAIL not in told
 
 
 def test_asked_to_end_it_finishes_what_it_was_asked(tmp_path):

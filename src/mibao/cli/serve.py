@@ -6,6 +6,8 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +63,13 @@ def serve(  # noqa: PLR0917 - typer's options
         f"mibao serve: {scheme}://{listen.host}:{listen.port}/v1 in front of "
         f"{', '.join(each.url for each in settings.upstreams)} ({who}); Ctrl-C stops\n"
     )
+    with _administered(settings):
+        _serve(granian, settings, worker)
+
+
+def _serve(granian: Any, settings: Configuration, worker: Worker) -> None:
+    """Answer until asked to end."""
+    listen, folder = settings.server, worker.folder
     if listen.client_authority is not None:
         _serve_with_certificates(settings, worker)
         return
@@ -77,6 +86,47 @@ def serve(  # noqa: PLR0917 - typer's options
         ssl_cert=None if listen.certificate is None else folder / listen.certificate,
         ssl_key=None if listen.certificate_key is None else folder / listen.certificate_key,
     ).serve(target_loader=worker)
+
+
+@contextmanager
+def _administered(settings: Configuration) -> Iterator[None]:
+    """The administrative side, in a process of its own, where the configuration gives it a port."""
+    from multiprocessing import get_context
+
+    from mibao.serving.worker_state import StateSettings
+
+    listen = settings.server
+    if listen.admin_port is None:
+        yield
+        return
+    if settings.no_auth:
+        raise InputError("serve: expected no admin_port without keys (--no-auth)")
+    _check_free(listen.host, listen.admin_port)
+    place = (settings.state or StateSettings()).store
+    process = get_context("spawn").Process(
+        target=_serve_admin, args=(place, listen.host, listen.admin_port), daemon=True
+    )
+    process.start()
+    sys.stderr.write(
+        f"metrics, keys and spend: http://{listen.host}:{listen.admin_port} (mibao apikey create --admin)\n"
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join(10)
+
+
+def _serve_admin(place: str, host: str, port: int) -> None:
+    import uvicorn
+
+    from mibao.serving.admin import admin_app
+    from mibao.serving.storage import Store
+
+    with Store.open(place) as store:
+        app = admin_app(store)
+        uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False, ws="none")
+        app.state.directory.close()
 
 
 def _configuration(config: Path | None, *, no_auth: bool, **options: Any) -> Configuration:
