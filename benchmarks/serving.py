@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +23,10 @@ import aiohttp
 
 from benchmarks.harness import QUICK, Bench, Measurement
 from benchmarks.peers.venvs import interpreter
+from benchmarks.serving_processes import dummy, free_port, process
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _AT_ONCE = 16
-_DUMMY = Path(__file__).parents[1] / "tests" / "dummy_upstream.py"
 _ENGLISH = (
     "Please summarise the letter below in three sentences and suggest a polite answer that offers a refund or a new "
     "lamp. My name is Jane Doe and I live in Bristol; you can reach me at jane.doe{n}@example.com. I ordered two "
@@ -82,50 +79,10 @@ def _tree(pid: int) -> list[int]:
     return [pid, *(below for child in children for below in _tree(int(child)))]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _process(
-    command: list[str], url: str, *, env: dict[str, str] | None = None, cwd: str
-) -> Iterator[tuple[int, float]]:
-    """A server, by its process id, and how long it took to answer ``url``."""
-    began_s = time.monotonic()
-    with (Path(cwd) / "log").open("ab") as log:
-        process = subprocess.Popen(command, env=os.environ | (env or {}), cwd=cwd, stdout=log, stderr=log)
-    try:
-        while True:
-            try:
-                with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - loopback
-                    break
-            except OSError:
-                if process.poll() is not None or time.monotonic() - began_s > 180:
-                    raise
-                time.sleep(0.02)
-        yield process.pid, time.monotonic() - began_s
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def _dummy(folder: str) -> Iterator[int]:
-    port = _free_port()
-    with _process([sys.executable, str(_DUMMY), str(port), folder], f"http://127.0.0.1:{port}/v1/models", cwd=folder):
-        yield port
-
-
 @contextmanager
 def _ours(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str, str, int, float]]:
     """Our gateway with keys, a limit and a ledger: its URL, a key, its process and its start."""
-    port = _free_port()
+    port = free_port()
     config = Path(folder) / "gateway.toml"
     subprocess.run(
         [sys.executable, "-m", "mibao", "keygen", "--sign", "-o", "gateway.ledger.key"],
@@ -144,13 +101,13 @@ def _ours(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str,
     )  # fmt: skip
     key = next(word for word in made.stdout.split() if word.startswith("sk-"))
     command = [sys.executable, "-m", "mibao", "serve", str(config), "--port", str(port)]
-    with _process(command, f"http://127.0.0.1:{port}/readyz", cwd=folder) as (pid, start_s):
+    with process(command, f"http://127.0.0.1:{port}/readyz", cwd=folder) as (pid, start_s):
         yield f"http://127.0.0.1:{port}/v1/chat/completions", key, pid, start_s
 
 
 @contextmanager
 def _litellm(upstream: int, folder: str) -> Iterator[tuple[str, str, int, float]]:
-    port = _free_port()
+    port = free_port()
     config = Path(folder) / "litellm.yaml"
     config.write_text(
         "model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n"
@@ -161,7 +118,7 @@ def _litellm(upstream: int, folder: str) -> Iterator[tuple[str, str, int, float]
     program = str(interpreter("litellm").with_name("litellm"))
     command = [program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"}
-    with _process(command, f"http://127.0.0.1:{port}/health/liveliness", env=env, cwd=folder) as (pid, start_s):
+    with process(command, f"http://127.0.0.1:{port}/health/liveliness", env=env, cwd=folder) as (pid, start_s):
         yield f"http://127.0.0.1:{port}/v1/chat/completions", "sk-bench", pid, start_s
 
 
@@ -217,7 +174,7 @@ def measure() -> Iterator[Measurement]:
     """All rows, ours and LiteLLM in turn where it installs."""
     count = 60 if os.environ.get(QUICK) else 300
     ours: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder, _dummy(folder) as upstream:
+    with tempfile.TemporaryDirectory() as folder, dummy(folder) as upstream:
         for detection in (False, True):
             with tempfile.TemporaryDirectory() as place, _ours(upstream, place, detection=detection) as server:
                 if not detection:
