@@ -32,7 +32,8 @@ general_settings: {{master_key: sk-bench}}
 litellm_settings: {{telemetry: false, num_retries: 0}}
 guardrails:
   - guardrail_name: pii
-    litellm_params: {{guardrail: presidio, mode: pre_call, output_parse_pii: true, default_on: true}}
+    litellm_params:
+      {{guardrail: presidio, mode: pre_call, output_parse_pii: true, presidio_filter_scope: input, default_on: true}}
 """
 
 

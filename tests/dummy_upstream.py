@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+ANY_PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_?\d*>")  # of other gateways
 PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*_[0-9A-HJKMNP-TV-Z]{10}(?:_[0-9A-HJKMNP-TV-Z]{4})?>")
 
 
@@ -27,6 +28,11 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for each in value for text in texts(each)]
     return [text for each in value.values() for text in texts(each)] if isinstance(value, dict) else []
+
+
+def placeholders(text: str) -> list[str]:
+    """Each once, in order."""
+    return list(dict.fromkeys(PLACEHOLDER.findall(text) or ANY_PLACEHOLDER.findall(text)))
 
 
 def last_text(body: dict[str, Any]) -> str:
@@ -148,7 +154,7 @@ class Dummy:
             file.write(json.dumps(about, ensure_ascii=False) + "\n")
         script = self.folder / "script.json"
         told = json.loads(script.read_text(encoding="utf-8")) if script.exists() else {}
-        found = list(dict.fromkeys(PLACEHOLDER.findall(json.dumps(body, ensure_ascii=False))))
+        found = placeholders(json.dumps(body, ensure_ascii=False))
         filled = json.loads(
             re.sub(r"\{\{(\d+)\}\}", lambda at: found[int(at[1])], json.dumps(told, ensure_ascii=False))
         )
