@@ -92,6 +92,18 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
+def dummy_service(folder: Path) -> Iterator[str]:
+    """The dummy alone, by its URL up to ``/v1``; ``folder`` holds its script and what it received."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, DUMMY, str(port), folder])
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/v1/models", process)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        ended(process)
+
+
+@contextmanager
 def running(folder: Path, *options: str, config: str | None = None, cwd: Path | None = None) -> Iterator[Running]:
     """``mibao serve`` with ``options`` in front of the dummy; ``config`` is a file's text, ``{upstream}`` its URL."""
     port, upstream_port = free_port(), free_port()

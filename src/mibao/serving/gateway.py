@@ -22,6 +22,7 @@ from mibao.errors import MibaoError
 from mibao.serving import conversations, faults
 from mibao.serving.admission import Admission, Caller, Outcome, Refused
 from mibao.serving.answers import AnswerRestorer
+from mibao.serving.bodies import json_mode, tools_of
 from mibao.serving.configuration import Configuration
 from mibao.serving.conversations import Conversations
 from mibao.serving.faults import Dialect, Withheld
@@ -259,8 +260,8 @@ class Gateway:
         kept = {key: body[key] for key in ("previous_response_id",) if body.get(key) is not None}
         rest = {key: value for key, value in body.items() if key != "model" and key not in kept}
         policy = self._policy(exchange)
-        exchange.json_mode = _json_mode(body)
-        exchange.tools = frozenset(_tools(body))
+        exchange.json_mode = json_mode(body)
+        exchange.tools = frozenset(tools_of(body))
         exchange.names = self._conversation(request, body, rest, policy, exchange)
         if not self._configuration.privacy.detection:
             return {**rest, **kept}
@@ -547,33 +548,6 @@ def _unpacked(data: bytes, limit: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise Withheld("the body cannot be unpacked", status=400, code="invalid_encoding")
     return unpacked
-
-
-def _json_mode(body: dict[str, Any]) -> bool:
-    """Whether the answer's text is to be JSON."""
-    text = body.get("text")
-    asked = (
-        body.get("response_format"),
-        text.get("format") if isinstance(text, dict) else None,
-        body.get("output_format"),
-    )
-    return any(isinstance(each, dict) and str(each.get("type", "")).startswith("json") for each in asked)
-
-
-def _tools(body: dict[str, Any]) -> list[str]:
-    """The tools that the client offers."""
-    named = []
-    for tool in (
-        [*(body.get("tools") or []), *(body.get("functions") or [])]
-        if isinstance(body.get("tools") or [], list)
-        else []
-    ):
-        if isinstance(tool, dict):
-            inner = tool.get("function", tool)
-            for holder in (inner, tool, tool.get("custom")):
-                if isinstance(holder, dict) and isinstance(holder.get("name"), str):
-                    named.append(holder["name"])
-    return named
 
 
 def _long(value: Any) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,7 +30,7 @@ from mibao.errors import InputError, IntegrityError, MissingExtra
 from mibao.serving import migrations
 
 APPLICATION_ID = 0x6D62_6777  # "mbgw"
-BUSY_TIMEOUT_S = 30.0  # SQLite is not fair: under load one of several waits for long
+BUSY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 10_000
 MAX_CONNECTIONS = 8
@@ -208,7 +209,8 @@ def _open_sqlite(path: Path) -> Engine:
             isolation_level=None,  # the driver begins no transaction of its own, the listener below does
             check_same_thread=False,
         )
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF", "cell_size_check=ON"):
+        _write_ahead(connection)
+        for pragma in ("synchronous=FULL", "trusted_schema=OFF", "cell_size_check=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         return connection
 
@@ -231,6 +233,20 @@ def _open_sqlite(path: Path) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log, asking again where others switch as well: SQLite does not wait for them itself."""
+    until_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
