@@ -42,7 +42,7 @@ def serve(  # noqa: PLR0917 - typer's options
     certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve TLS with this certificate.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(metavar="PEM", help="The certificate's private key.")] = None,
 ) -> None:
-    """Put personal data out of what is asked of a model service, and back into its answers.
+    """Take personal data out of what is asked of a model service, and put it back into the answers.
 
     Change one line in your program: `base_url="http://127.0.0.1:8100/v1"`. What is found is replaced by placeholders on
     the way out and restored on the way back; what is not found is not, so nothing here is called anonymous.

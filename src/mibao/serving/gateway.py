@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mibao.deid import Policy
+from mibao.deid.policies import PSEUDONYMS
 from mibao.errors import MibaoError
 from mibao.serving import conversations, faults
 from mibao.serving.admission import Admission, Caller, Outcome, Refused
@@ -138,9 +139,9 @@ class Gateway:
             return _fault(api.dialect, error)
         if self._places.locked():
             busy = Withheld("too many requests at once", status=503, code="busy")
-            return await self._withheld(_Exchange(api, caller, began_s, _nobody()), busy)
+            return await self._withheld(_Exchange(api, caller, began_s, _NOBODY), busy)
         await self._places.acquire()
-        exchange = _Exchange(api, caller, began_s, _nobody())
+        exchange = _Exchange(api, caller, began_s, _NOBODY)
         handed_on = False
         try:
             response = await self._asked(request, exchange)
@@ -500,10 +501,7 @@ class Gateway:
         )
 
 
-def _nobody() -> Names:
-    from mibao.deid.policies import PSEUDONYMS  # noqa: PLC0415
-
-    return Names(scope_key=bytes(32), policy=PSEUDONYMS)
+_NOBODY = Names(scope_key=bytes(32), policy=PSEUDONYMS)  # of requests that are withheld before they are looked at
 
 
 def _fault(dialect: Dialect, error: MibaoError) -> Response:
