@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mibao.cli import deid_files
-from mibao.errors import InputError, MissingExtra
+from mibao.cli import deid_files, listening
+from mibao.errors import InputError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -22,13 +21,13 @@ def serve(host: str, port: int, types_file: Path | None, key: Path | None, *, sc
         InputError: the file of types or of the key is none, or the port is taken.
         MissingExtra: the extra ``serving`` is not installed.
     """
-    granian = _server()
+    granian = listening.granian("the HTTP service")
     types = None if types_file is None else (deid_files.small_text(types_file), str(types_file))
     with deid_files.keys_and_vault(None, key, scope=scope, needed=True) as held:
         if held.scope_key is None:
             raise InputError("deid serve: expected a key")
         loader = partial(load, types=types, key=held.scope_key)
-    _check_free(host, port)
+    listening.check_free(host, port, command="deid serve")
     loader("")  # a fault in the types is told here, and not by a process that dies
     sys.stderr.write(f"listening on http://{host}:{port}; POST /analyze /anonymize /deanonymize; Ctrl-C stops\n")
     granian("mibao", address=host, port=port, interface="asgi", workers=1, log_enabled=False).serve(
@@ -46,22 +45,3 @@ def load(_target: str, *, types: tuple[str, str] | None, key: bytes) -> Starlett
     analyzer = AnalyzerEngine(types=own)
     analyzer.analyze(text="", language="en")
     return application(analyzer=analyzer, anonymizer=AnonymizerEngine(key=key))
-
-
-def _check_free(host: str, port: int) -> None:
-    """Two servers may share a port, and each would answer some of the calls."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise InputError(f"deid serve: cannot listen on {host}:{port} ({error.strerror})") from error
-
-
-def _server() -> Any:
-    try:
-        from granian import Granian
-    except ImportError as error:
-        raise MissingExtra("the HTTP service", extra="serving") from error
-    return Granian

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mibao.errors import InputError, MissingExtra
+from mibao.cli import listening
+from mibao.errors import InputError
 
 if TYPE_CHECKING:
     from mibao.serving.configuration import Configuration
@@ -47,16 +47,15 @@ def serve(  # noqa: PLR0917 - typer's options
     Change one line in your program: `base_url="http://127.0.0.1:8100/v1"`. What is found is replaced by placeholders on
     the way out and restored on the way back; what is not found is not, so nothing here is called anonymous.
     """
-    granian = _server()
-    folder = Path() if config is None else config.parent
+    granian = listening.granian("the gateway")
     settings = _configuration(
         config, upstream=upstream, host=host, port=port, no_auth=no_auth, upstream_key_env=upstream_key_env,
         policy=policy, report=report, certificate=certificate, certificate_key=certificate_key,
     )  # fmt: skip
-    worker = _worker(settings, folder)
+    worker = _worker(settings, Path() if config is None else config.parent)
     worker.check()  # a fault in the configuration is told here, and not by a process that dies
     listen = settings.server
-    _check_free(listen.host, listen.port)
+    listening.check_free(listen.host, listen.port, command="serve")
     scheme = "http" if listen.certificate is None else "https"
     who = "everyone may ask" if settings.no_auth else "keys: mibao apikey"
     sys.stderr.write(
@@ -69,7 +68,7 @@ def serve(  # noqa: PLR0917 - typer's options
 
 def _serve(granian: Any, settings: Configuration, worker: Worker) -> None:
     """Answer until asked to end."""
-    listen, folder = settings.server, worker.folder
+    listen = settings.server
     if listen.client_authority is not None:
         _serve_with_certificates(settings, worker)
         return
@@ -83,8 +82,8 @@ def _serve(granian: Any, settings: Configuration, worker: Worker) -> None:
         websockets=False,
         respawn_failed_workers=True,
         workers_kill_timeout=30,
-        ssl_cert=None if listen.certificate is None else folder / listen.certificate,
-        ssl_key=None if listen.certificate_key is None else folder / listen.certificate_key,
+        ssl_cert=None if listen.certificate is None else Path(listen.certificate),
+        ssl_key=None if listen.certificate_key is None else Path(listen.certificate_key),
     ).serve(target_loader=worker)
 
 
@@ -93,18 +92,15 @@ def _administered(settings: Configuration) -> Iterator[None]:
     """The administrative side, in a process of its own, where the configuration gives it a port."""
     from multiprocessing import get_context
 
-    from mibao.serving.worker_state import StateSettings
-
     listen = settings.server
     if listen.admin_port is None:
         yield
         return
     if settings.no_auth:
         raise InputError("serve: expected no admin_port without keys (--no-auth)")
-    _check_free(listen.host, listen.admin_port)
-    place = (settings.state or StateSettings()).store
+    listening.check_free(listen.host, listen.admin_port, command="serve")
     process = get_context("spawn").Process(
-        target=_serve_admin, args=(place, listen.host, listen.admin_port), daemon=True
+        target=_serve_admin, args=(settings.state.store, listen.host, listen.admin_port), daemon=True
     )
     process.start()
     sys.stderr.write(
@@ -142,6 +138,7 @@ def _configuration(config: Path | None, *, no_auth: bool, **options: Any) -> Con
             settings = configurations.parse(config.read_text(encoding="utf-8"), source=str(config))
         except OSError as error:
             raise InputError(f"serve: cannot read {config}: {error.strerror}") from error
+        settings = configurations.located(settings, config.parent)
     else:
         one = UpstreamSettings(name="upstream", url=options["upstream"], key_env=options["upstream_key_env"])
         settings = Configuration(upstreams=(one,))
@@ -167,17 +164,17 @@ def _worker(settings: Configuration, folder: Path) -> Worker:
     from mibao.crypto.rng import random_bytes
     from mibao.serving.storage import Store
     from mibao.serving.worker import Worker
-    from mibao.serving.worker_state import StateSettings, first_key
+    from mibao.serving.worker_state import first_key
 
     if settings.no_auth:
-        return Worker(configuration=settings, gateway_key=random_bytes(KEY_BYTES), folder=folder)
-    state = settings.state or StateSettings()
-    signer = None if state.ledger is None else keys_io.read_signer_private(folder / f"{state.ledger}.key")
-    with Store.open(state.store) as store:
+        return Worker(configuration=settings, gateway_key=random_bytes(KEY_BYTES))
+    ledger = settings.state.ledger
+    signer = None if ledger is None else keys_io.read_signer_private(Path(f"{ledger}.key"))
+    with Store.open(settings.state.store) as store:
         text = first_key(store)
     if text is not None:
         sys.stderr.write(f"first API key, shown once: {text}\n")
-    return Worker(configuration=settings, gateway_key=_gateway_key(folder / _KEY_FILE), folder=folder, signer=signer)
+    return Worker(configuration=settings, gateway_key=_gateway_key(folder / _KEY_FILE), signer=signer)
 
 
 def _gateway_key(path: Path) -> bytes:
@@ -215,27 +212,8 @@ def _serve_with_certificates(settings: Configuration, worker: Worker) -> None:
             worker(),
             host=listen.host,
             port=listen.port,
-            certificate=worker.folder / listen.certificate,
-            key=worker.folder / listen.certificate_key,
-            client_authority=worker.folder / listen.client_authority,
+            certificate=Path(listen.certificate),
+            key=Path(listen.certificate_key),
+            client_authority=Path(listen.client_authority),
         )
     ).run()
-
-
-def _check_free(host: str, port: int) -> None:
-    """Two servers may share a port, and each would answer some of the calls."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise InputError(f"serve: cannot listen on {host}:{port} ({error.strerror})") from error
-
-
-def _server() -> Any:
-    try:
-        from granian import Granian
-    except ImportError as error:
-        raise MissingExtra("the gateway", extra="serving") from error
-    return Granian

@@ -10,6 +10,7 @@ from mibao.serving.restoring import Restorer, Sent, restored
 
 _OFFSETS = ("start_index", "end_index", "start_char_index", "end_char_index")
 _UNTOUCHED = frozenset({"usage", "signature", "encrypted_content", "obfuscation"})
+_GIVEN = frozenset({"arguments", "input", "action", "operation", "code"})  # to a tool, by the object that calls it
 MAX_DEPTH = 64
 
 
@@ -52,20 +53,18 @@ class AnswerRestorer:
         return value
 
     def _object(self, value: dict[str, Any], *, depth: int, tool: str | None) -> dict[str, Any]:
-        called = tool_of(value)
+        called = tool_of(value) if tool is None else tool  # what one tool is given calls no other
         walked: dict[str, Any] = {}
         for key, each in value.items():
             if key in _UNTOUCHED:
                 walked[key] = each
             elif key == "logprobs":
                 walked[key] = None  # they spell out placeholders, token by token
-            elif key in ("arguments", "input") and called is not None:
-                walked[key] = self._walk(
-                    each, depth=depth + 1, field="arguments" if isinstance(each, str) else "", tool=called
-                )
             else:
-                name = self.text(key, field="") if "_" in key else key
-                walked[name] = self._walk(each, depth=depth + 1, field=key, tool=tool)
+                name = self.text(key, field="", tool=tool) if "_" in key else key
+                field = key if tool is None and isinstance(each, str | list) else ""
+                given = called if key in _GIVEN else tool
+                walked[name] = self._walk(each, depth=depth + 1, field=field, tool=given)
         if isinstance(marks := value.get("annotations"), list):
             text = value.get("text", value.get("content"))
             if isinstance(text, str):
@@ -96,8 +95,12 @@ def moved(mark: Any, new: Any, restorer: Restorer) -> Any:
 
 
 def tool_of(value: dict[str, Any]) -> str | None:
-    """The tool that an object calls: ``{"name", "arguments"}`` and ``{"type": "tool_use", "name", "input"}``."""
-    if "arguments" in value or str(value.get("type", "")).endswith(("tool_use", "tool_call", "_call")):
+    """The tool that an object calls: ``{"name", "arguments"}``, ``{"type": "tool_use", "name", "input"}``.
+
+    Where it has no name, its type without ``_call``: ``{"type": "local_shell_call", "action"}``.
+    """
+    kind = str(value.get("type", ""))
+    if "arguments" in value or kind.endswith(("tool_use", "_call")):
         name = value.get("name")
-        return name if isinstance(name, str) else ""
+        return name if isinstance(name, str) else kind.removesuffix("_call")
     return None

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -37,22 +36,19 @@ class Kept:
     close: Callable[[], None]
 
 
-def gateway_app(
-    configuration: Configuration, *, gateway_key: bytes, keep: Callable[[], Kept], folder: Path = Path()
-) -> Starlette:
+def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Callable[[], Kept]) -> Starlette:
     """The application of one worker.
 
     Args:
         configuration: What it was told.
         gateway_key: 32 bytes; what conversations are told apart under.
         keep: Opens who is admitted; called in the worker, once.
-        folder: What paths in the configuration are relative to.
 
     Raises:
         InputError: a policy or an upstream's key cannot be had.
     """
     upstreams = configurations.upstreams(configuration)
-    policies = configurations.policies(configuration, folder=folder)
+    policies = configurations.policies(configuration)
     ready = asyncio.Event()
 
     @asynccontextmanager

@@ -42,6 +42,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from mibao.deid import Policy, parse_policy, ready_policy
 from mibao.deid.policies import PSEUDONYMS, READY
@@ -124,7 +125,7 @@ class Configuration(_Part, frozen=True, kw_only=True):
     privacy: PrivacySettings = PrivacySettings()
     policies: dict[str, str] = {}
     allow: tuple[str, ...] = ()
-    state: StateSettings | None = None
+    state: StateSettings = StateSettings()
     no_auth: bool = False
 
 
@@ -170,6 +171,25 @@ def check(configuration: Configuration, *, source: str) -> None:
             raise InputError(f"{source}: model {model.name}: there is no model {min(missing)} to fall back to")
 
 
+def located(configuration: Configuration, folder: Path) -> Configuration:
+    """``configuration`` with every file in it looked for in ``folder``, where the configuration itself lies."""
+
+    def at(file: str | None) -> str | None:
+        return None if file is None else str(folder / file)
+
+    server, state = configuration.server, configuration.state
+    certificates = ("certificate", "certificate_key", "client_authority")
+    return replace(
+        configuration,
+        server=replace(server, **{name: at(getattr(server, name)) for name in certificates}),
+        upstreams=tuple(replace(each, key_file=at(each.key_file)) for each in configuration.upstreams),
+        policies={name: str(folder / file) for name, file in configuration.policies.items()},
+        state=replace(
+            state, store=state.store if "://" in state.store else str(folder / state.store), ledger=at(state.ledger)
+        ),
+    )
+
+
 def upstreams(configuration: Configuration) -> dict[str, Upstream]:
     """Every upstream with its key.
 
@@ -179,7 +199,7 @@ def upstreams(configuration: Configuration) -> dict[str, Upstream]:
     return {each.name: _upstream(each, no_auth=configuration.no_auth) for each in configuration.upstreams}
 
 
-def policies(configuration: Configuration, *, folder: Path) -> dict[str, Policy]:
+def policies(configuration: Configuration) -> dict[str, Policy]:
     """Every policy that is named.
 
     Raises:
@@ -188,7 +208,7 @@ def policies(configuration: Configuration, *, folder: Path) -> dict[str, Policy]
     found = {PSEUDONYMS.name: PSEUDONYMS}
     for name, file in configuration.policies.items():
         try:
-            found[name] = parse_policy((folder / file).read_text(encoding="utf-8"), source=file)
+            found[name] = parse_policy(Path(file).read_text(encoding="utf-8"), source=file)
         except OSError as error:
             raise InputError(f"policy {name}: cannot read {file}: {error.strerror}") from error
     for name in (configuration.privacy.policy, *configuration.privacy.routes.values()):

@@ -1,7 +1,8 @@
 """Which conversation a request belongs to, so that its second turn uses the names of its first.
 
 A conversation is known by an identifier that the client gives, or by its whole history up to the last answer, which
-nobody else can have produced: the entry is used once, and where two conversations have come to one history, by none.
+nobody else can have produced: the entry is used once, and where two conversations have come to one history, even one
+after the other, by none.
 A first turn always gets a random scope: two users who both start with "Hi" never share one.
 """
 
@@ -56,7 +57,7 @@ class Conversations:
         if history:
             place = self._place(caller, b"history", *history)
             names = self._entry(place)
-            self._known.pop(place, None)  # once: whoever comes to the same history later is somebody else
+            self._put(place, None)  # once: whoever comes to the same history later may be somebody else
         if names is not None and names.policy == policy:
             return names
         return Names(scope_key=random_bytes(32), policy=policy)
@@ -95,37 +96,65 @@ class Conversations:
             self._known.popitem(last=False)
 
 
+def identifier(body: dict[str, Any]) -> str | None:
+    """The identifier of a conversation that the upstream keeps."""
+    conversation = body.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    return conversation if isinstance(conversation, str) else None
+
+
 def turns(body: dict[str, Any]) -> tuple[list[bytes], int]:
-    """The turns of a request, each as one text, and how many of them stand up to the last answer."""
+    """The turns of a request, each as one text, and how many of them stand up to the last that the model made."""
     messages = body.get("messages", body.get("input"))
     if not isinstance(messages, list):
-        return ([gist("user", messages)] if isinstance(messages, str) else []), 0
-    head = [gist("system", body[field]) for field in ("system", "instructions") if body.get(field)]
-    said, answered = head, 0
+        return ([turn("user", messages)] if isinstance(messages, str) else []), 0
+    said = [turn("system", body[field]) for field in ("system", "instructions") if body.get(field)]
+    answered = 0
     for message in messages:
+        kind = str(message.get("type", "")) if isinstance(message, dict) else ""
+        if kind == "reasoning":  # some clients send it back, and some do not
+            continue
         role = message.get("role") if isinstance(message, dict) else None
-        said = [*said, gist(role if isinstance(role, str) else "item", message)]
-        if role in _ROLES:
+        said.append(turn(role if isinstance(role, str) else "item", message))
+        if role in _ROLES or kind.endswith("_call"):
             answered = len(said)
     return said, answered
 
 
-def gist(role: str, message: Any) -> bytes:
-    """A turn without what clients add or leave out: its role and its texts."""
+def answer_turns(answer: dict[str, Any]) -> list[bytes]:
+    """The turns that a client will send back of an answer: none where it holds no conversation."""
+    if isinstance(choices := answer.get("choices"), list) and choices and isinstance(choices[0], dict):
+        message = choices[0].get("message")
+        return [turn("assistant", message)] if isinstance(message, dict) else []
+    if isinstance(content := answer.get("content"), list):
+        return [turn("assistant", {"content": content})]
+    if isinstance(output := answer.get("output"), list):
+        return turns({"input": output})[0]
+    return []
+
+
+def turn(role: str, message: Any) -> bytes:
+    """A turn without what clients add, leave out or write anew: its role, its texts, and the calls it makes by name."""
     texts: list[str] = []
-    _texts(message, texts, spoken=isinstance(message, str | list))
-    return domain_tag(
-        "serving/turn", role.encode("utf-8", "surrogatepass"), "".join(texts).encode("utf-8", "surrogatepass")
-    )
+    calls: list[str] = []
+    _read(message, texts, calls)
+    parts = (role, "".join(texts), *calls)
+    return domain_tag("serving/turn", *(part.encode("utf-8", "surrogatepass") for part in parts))
 
 
-def _texts(value: Any, texts: list[str], *, spoken: bool) -> None:
+def _read(value: Any, texts: list[str], calls: list[str]) -> None:
+    """Gather what is said in a message, or in a part of one, and the identifiers of the calls in it."""
     if isinstance(value, str):
-        if spoken:
-            texts.append(value)
+        texts.append(value)
     elif isinstance(value, list):
         for each in value:
-            _texts(each, texts, spoken=spoken and isinstance(each, str))
+            _read(each, texts, calls)
     elif isinstance(value, dict):
-        for key, each in value.items():
-            _texts(each, texts, spoken=key in ("content", "text", "arguments"))
+        if str(value.get("type", "")).endswith(("tool_use", "_call")):
+            calls.append(str(value.get("call_id", value.get("id", ""))))
+            return
+        for key in ("content", "text", "output"):
+            _read(value.get(key), texts, calls)
+        called = value.get("tool_calls")
+        calls += [str(each.get("id", "")) for each in called or () if isinstance(each, dict)]

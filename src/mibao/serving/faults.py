@@ -29,12 +29,14 @@ class Withheld(MibaoError):
         message: One line for the client.
         status: The HTTP status.
         code: A word for programs, one of the list in ``docs/gateway.md``.
+        retry_after_s: When to ask again, where waiting helps.
     """
 
-    def __init__(self, message: str, *, status: int, code: str) -> None:
+    def __init__(self, message: str, *, status: int, code: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 def body(dialect: Dialect, *, status: int, code: str, message: str) -> dict[str, Any]:

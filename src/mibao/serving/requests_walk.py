@@ -48,8 +48,6 @@ _WORDS = frozenset(
         "ttl",
         "stop_reason",
         "finish_reason",
-        "summary_mode",
-        "required_mode",
     }
 )
 _WORD = re.compile(r"[a-z][a-z_./+-]{0,63}")
@@ -58,7 +56,17 @@ _IDENTIFIERS = frozenset(
 )
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 _USERS = frozenset({"user", "safety_identifier", "prompt_cache_key", "user_id"})  # people, whatever they look like
-_OPAQUE = frozenset({"signature", "encrypted_content", "data"})  # made by the model service, for itself
+_OPAQUE = frozenset({"signature", "encrypted_content", "encrypted_index", "data"})  # by the model service, for itself
+_OPAQUE_IN = frozenset(
+    {
+        "thinking",
+        "redacted_thinking",
+        "reasoning",
+        "compaction",
+        "web_search_result",
+        "web_search_result_location",
+    }
+)
 _OPAQUE_TEXT = re.compile(r"[A-Za-z0-9+/=_-]{64,}")
 _JSON_TEXTS = frozenset({"arguments"})
 _ATTACHMENTS = frozenset(
@@ -75,7 +83,8 @@ _ATTACHMENTS = frozenset(
     }
 )
 _BYTES = frozenset({"url", "image_url", "data", "file_data", "file_url", "file_id"})
-_PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z_$-]*(?:[0-9]{1,4}[A-Za-z_$-]*){0,3}")
+_PLAIN_KEY = re.compile(r"(?=(?:[^0-9]*[0-9]){0,4}[^0-9]*\Z)[A-Za-z_$][A-Za-z0-9_$-]*")  # at most four digits
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _TOKENS = frozenset({"input", "prompt"})
 _NUMBERS = frozenset(
     {
@@ -197,7 +206,11 @@ class RequestMasker:
         if isinstance(value, dict):
             return self._object(value, visit, inside=field, depth=depth)
         if isinstance(value, list):
-            if field in _TOKENS and any(isinstance(each, int | list) and not isinstance(each, bool) for each in value):
+            if (
+                depth == 1
+                and field in _TOKENS
+                and any(isinstance(each, int | list) and not isinstance(each, bool) for each in value)
+            ):
                 raise Withheld(
                     "expected text: nobody can look into lists of tokens", status=400, code="tokens_not_supported"
                 )
@@ -222,7 +235,10 @@ class RequestMasker:
             if isinstance(each, str) and ((key == "name" and speaker) or key in _USERS):
                 walked[key] = visit(each, Kind.PERSON)
                 continue
-            if inside == "attachment" and key in _BYTES and isinstance(each, str):
+            if isinstance(each, str) and (
+                (inside == "attachment" and key in _BYTES)
+                or (kind in _OPAQUE_IN and key in _OPAQUE and _OPAQUE_TEXT.fullmatch(each))
+            ):
                 walked[key] = each
                 continue
             name = key if _PLAIN_KEY.fullmatch(key) else visit(key, Kind.TEXT)
@@ -232,28 +248,34 @@ class RequestMasker:
 
     def _string(self, text: str, visit: Visit, *, field: str) -> str:
         plain = _PLAIN_KEY.fullmatch(text) is not None
-        if (
-            (field in _WORDS and _WORD.fullmatch(text))
-            or (field in _OPAQUE and _OPAQUE_TEXT.fullmatch(text))
-            or (plain and (field == "required" or field in _IDENTIFIERS))
-        ):
+        if (field in _WORDS and _WORD.fullmatch(text)) or (plain and (field == "required" or field in _IDENTIFIERS)):
             return text
         if field in _IDENTIFIERS and _IDENTIFIER.fullmatch(text):
             return visit(text, Kind.IDENTIFIER)
-        if field in _JSON_TEXTS or (text[:1] in "{[" and "\\" in text):
+        if field in _JSON_TEXTS or (text.lstrip()[:1] in ("{", "[") and "\\" in text):
             return self._json(text, visit)
-        return visit(text, Kind.TEXT)
+        return self._text(text, visit)
 
     def _json(self, text: str, visit: Visit) -> str:
         """JSON in a text: its strings may be escaped, so they are looked at as they read."""
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError):
-            return visit(text, Kind.TEXT)
+            return self._text(text, visit)
         if not isinstance(value, dict | list):
-            return visit(text, Kind.TEXT)
+            return self._text(text, visit)
         walked = self._walk(value, visit, field="", inside="json", depth=1)
         return visit(text, Kind.TEXT) if walked == value else msgspec.json.encode(walked).decode()
+
+    @staticmethod
+    def _text(text: str, visit: Visit) -> str:
+        """A text; where something in it is written in escapes, also as it reads, and sent so if that shows anything."""
+        if "\\u" in text:
+            halves = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)
+            read = halves.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if (masked := visit(read, Kind.TEXT)) != read:
+                return masked
+        return visit(text, Kind.TEXT)
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:

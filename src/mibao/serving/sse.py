@@ -25,12 +25,13 @@ class Event:
 class Decoder:
     """Events from bytes that are fed in any pieces. Comments, ``id`` and ``retry`` are dropped."""
 
-    __slots__ = ("_bytes", "_data", "_name")
+    __slots__ = ("_bytes", "_data", "_name", "_size")
 
     def __init__(self) -> None:
         self._bytes = b""
         self._name = ""
         self._data: list[str] = []
+        self._size = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that ``chunk`` ends.
@@ -39,7 +40,7 @@ class Decoder:
             Withheld: an event longer than :data:`MAX_EVENT_BYTES`, or no UTF-8.
         """
         self._bytes += chunk
-        if len(self._bytes) > MAX_EVENT_BYTES:
+        if len(self._bytes) + self._size > MAX_EVENT_BYTES:
             raise Withheld("the upstream sent an event that is too long", status=502, code="upstream_unreadable")
         *lines, self._bytes = self._bytes.replace(b"\r\n", b"\n").split(b"\n")
         events = []
@@ -62,7 +63,7 @@ class Decoder:
                 self._name = ""
                 return None
             event = Event(self._name, "\n".join(self._data))
-            self._name, self._data = "", []
+            self._name, self._data, self._size = "", [], 0
             return event
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
@@ -70,4 +71,5 @@ class Decoder:
             self._name = value
         elif field == "data":
             self._data.append(value)
+            self._size += len(line) + 1
         return None

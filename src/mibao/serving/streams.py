@@ -4,11 +4,13 @@ placeholder waits for the next."""
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 import msgspec
 
+from mibao.serving import conversations
 from mibao.serving.answers import AnswerRestorer, moved, tool_of
 from mibao.serving.faults import Withheld
 from mibao.serving.restoring import Restorer
@@ -36,13 +38,14 @@ class _Open:
         return again
 
 
-class StreamRestorer:
+class StreamRestorer(ABC):
     """What all streams share; each API says where its texts stand."""
 
     def __init__(self, answer: AnswerRestorer) -> None:
         self.answer = answer
         self.usage: dict[str, Any] = {}
-        self.text: list[str] = []  # of the first answer, restored
+        self._said: list[str] = []  # by the first answer, restored
+        self._calls: list[dict[str, Any]] = []  # that the first answer makes
         self.response_id: str | None = None
         self.ended = False
         self._open: dict[Hashable, _Open] = {}
@@ -72,8 +75,17 @@ class StreamRestorer:
         """What is still held when the upstream's stream ends."""
         yield from self._flush("", lambda _: True)
 
+    def turns(self) -> list[bytes]:
+        """The turns that a client will send back of what has come: see :func:`conversations.answer_turns`."""
+        return [conversations.turn("assistant", {"content": self._said, "tool_calls": self._calls})]
+
+    @abstractmethod
     def _restored(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
-        raise NotImplementedError
+        """What is sent on for one object of the upstream's."""
+
+    @abstractmethod
+    def _spoken(self, key: Hashable) -> bool:
+        """Whether the text ``key`` is what the first answer says, and no argument, reason or refusal."""
 
     def _piece(
         self,
@@ -105,9 +117,9 @@ class StreamRestorer:
                 yield _event(name or str(opened.template.get("type", "")), opened.event(held))
 
     def _kept(self, key: Hashable, text: str) -> None:
-        """Remember ``text`` where it belongs to the first answer."""
-        if isinstance(key, tuple) and key[0] == 0:
-            self.text.append(text)
+        """Remember ``text`` where the first answer says it."""
+        if self._spoken(key):
+            self._said.append(text)
 
 
 class ChatStream(StreamRestorer):
@@ -116,6 +128,9 @@ class ChatStream(StreamRestorer):
     def __init__(self, answer: AnswerRestorer) -> None:
         super().__init__(answer)
         self._tools: dict[tuple[int, int], str] = {}
+
+    def _spoken(self, key: Hashable) -> bool:
+        return key == (0, "content")
 
     def _restored(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
         if isinstance(data.get("usage"), dict):
@@ -177,6 +192,8 @@ class ChatStream(StreamRestorer):
         if not isinstance(call, dict) or not isinstance(call.get("index", 0), int):
             raise Withheld("the upstream sent a tool call that cannot be read", status=502, code="upstream_unreadable")
         number = call.get("index", 0)
+        if index == 0 and call.get("id"):
+            self._calls.append(call)
         restored = {key: self.answer.whole(value) for key, value in call.items() if key not in ("function", "custom")}
         for kind in ("function", "custom"):
             if isinstance(called := call.get(kind), dict):
@@ -236,6 +253,9 @@ class MessagesStream(StreamRestorer):
         super().__init__(answer)
         self._tools: dict[int, str | None] = {}
 
+    def _spoken(self, key: Hashable) -> bool:
+        return isinstance(key, tuple) and key[2] == "text"
+
     def _restored(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
         kind, index = data.get("type"), data.get("index")
         for holder in (data, data.get("message") or {}):
@@ -247,6 +267,8 @@ class MessagesStream(StreamRestorer):
             and isinstance(block := data.get("content_block"), dict)
         ):
             self._tools[index] = tool_of(block)
+            if self._tools[index] is not None:
+                self._calls.append(block)
             yield _event(name, self.answer.whole(data))
         elif kind == "content_block_delta" and isinstance(index, int) and isinstance(delta := data.get("delta"), dict):
             field = _DELTAS.get(str(delta.get("type")))
@@ -258,8 +280,7 @@ class MessagesStream(StreamRestorer):
             ready = self._piece(
                 (0, index, field), text, field=field, tool=tool, template=template, path=("delta", field)
             )
-            if field != "thinking":
-                self._kept((0, index), ready)
+            self._kept((0, index, field), ready)
             yield _event(name, {**data, "delta": {**delta, field: ready}})
         else:
             if kind == "content_block_stop":
@@ -278,6 +299,14 @@ class ResponsesStream(StreamRestorer):
         self._tools: dict[Hashable, str] = {}
         self._added = 0
         self._restorers: dict[Hashable, Restorer] = {}
+        self._items: list[Any] = []
+
+    def turns(self) -> list[bytes]:
+        """The items that came whole."""
+        return conversations.answer_turns({"output": self._items})
+
+    def _spoken(self, key: Hashable) -> bool:
+        return False
 
     def _restored(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
         kind = str(data.get("type", name))
@@ -304,8 +333,6 @@ class ResponsesStream(StreamRestorer):
             field = "arguments" if "arguments" in kind else "delta" if "output_text" in kind else "reasoning"
             ready = self._piece(key, text, field=field, tool=tool, template=data, path=("delta",))
             self._restorers[key[2:5]] = self._open[key].restorer
-            if "reasoning" not in kind:
-                self._kept(key, ready)
             yield self._numbered(name, {**data, "delta": ready})
             return
         if kind.endswith(".done") or isinstance(response, dict):
@@ -313,7 +340,10 @@ class ResponsesStream(StreamRestorer):
                 self._added += 1
                 numbered = msgspec.json.decode(held.data)
                 yield self._numbered(str(numbered.get("type", "")), numbered)
-        yield self._numbered(name, self._whole(data, kind))
+        whole = self._whole(data, kind)
+        if kind == "response.output_item.done":
+            self._items.append(whole.get("item"))
+        yield self._numbered(name, whole)
 
     def _whole(self, data: dict[str, Any], kind: str) -> dict[str, Any]:
         tool = self._tools.get(data.get("output_index"), "") if "_call" in kind or "arguments" in kind else None

@@ -1,17 +1,29 @@
-"""The model services behind the gateway: where each lies, under which key it is asked, what is done when it fails."""
+"""The model services behind the gateway: where each lies, what it is sent, what is done when it fails."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import aiohttp
+import msgspec
 
 from mibao.serving.faults import Dialect, Withheld
 
+LONG_NUMBER = re.compile(r"\d{9,}|\d{3}[-.]\d{2,4}[-.]\d{4}")  # somebody's, and no version or date
+_PASSED_ON = {
+    "anthropic-version": re.compile(r"[0-9-]{1,20}"),
+    "anthropic-beta": re.compile(r"[a-z][a-z0-9-]{0,63}(?:, ?[a-z][a-z0-9-]{0,63}){0,15}"),
+    "openai-beta": re.compile(r"[a-z]+=v[0-9]{1,3}(?:, ?[a-z]+=v[0-9]{1,3}){0,15}"),
+}
+_CODE = re.compile(r"[a-z_]{1,64}")
+_PARAMETER = re.compile(r"[a-z_.\[\]0-9]{1,40}")
+_SECONDS = re.compile(r"[0-9]{1,5}")
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
@@ -100,3 +112,65 @@ class Client:
             async with response:
                 yield response
             return
+
+
+def headers(client: Mapping[str, str], upstream: Upstream) -> dict[str, str]:
+    """What is sent upstream: nothing of the client's but versions, and its key where that was asked for."""
+    sent = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "user-agent": "mibao",
+    }
+    for name, form in _PASSED_ON.items():
+        value = client.get(name)
+        if value is not None and form.fullmatch(value) and not LONG_NUMBER.search(value):
+            sent[name] = value
+    if upstream.key is not None:
+        if upstream.dialect is Dialect.ANTHROPIC:
+            sent["x-api-key"] = upstream.key
+        else:
+            sent["authorization"] = f"Bearer {upstream.key}"
+    elif upstream.forward_authorization:
+        sent |= {name: client[name] for name in ("authorization", "x-api-key") if name in client}
+    return sent
+
+
+async def read_json(answer: aiohttp.ClientResponse, *, limit: int) -> Any:
+    """The JSON of a whole answer.
+
+    Raises:
+        Withheld: it is none, longer than ``limit`` bytes, or breaks off.
+    """
+    data = bytearray()
+    try:
+        async for piece in answer.content.iter_any():
+            data += piece
+            if len(data) > limit:
+                raise Withheld("the upstream's answer is too long", status=502, code="upstream_too_long")
+        return msgspec.json.decode(bytes(data))
+    except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise Withheld("the upstream's answer cannot be read", status=502, code="upstream_unreadable") from None
+
+
+async def refusal(answer: aiohttp.ClientResponse, upstream: Upstream, *, limit: int) -> Withheld:
+    """An error of the upstream: its status and its codes, where they are words; not what it says.
+
+    That the gateway's own key is refused is no fault of the client's, so it is not told as one.
+    """
+    try:
+        told = await read_json(answer, limit=limit)
+    except Withheld:
+        told = None
+    error = told.get("error") if isinstance(told, dict) else None
+    words = [error.get(name) for name in ("code", "type")] if isinstance(error, dict) else []
+    code = next((word for word in words if isinstance(word, str) and _CODE.fullmatch(word)), "upstream_error")
+    parameter = error.get("param") if isinstance(error, dict) else None
+    about = f" about {parameter}" if isinstance(parameter, str) and _PARAMETER.fullmatch(parameter) else ""
+    told_as = 502 if upstream.key is not None and answer.status in (401, 403) else answer.status
+    waiting = answer.headers.get("retry-after", "")
+    return Withheld(
+        f"the upstream {upstream.name} answered {answer.status} ({code}){about}",
+        status=told_as,
+        code=code,
+        retry_after_s=float(waiting) if _SECONDS.fullmatch(waiting) else None,
+    )

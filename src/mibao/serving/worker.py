@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mibao.crypto.keys import SignerPrivateKey
@@ -22,13 +21,12 @@ class Worker:
 
     configuration: Configuration
     gateway_key: bytes = field(repr=False)
-    folder: Path
     signer: SignerPrivateKey | None = field(default=None, repr=False)
 
     def check(self) -> None:
         """Read all that the configuration names. Raises as :meth:`__call__`."""
         configurations.upstreams(self.configuration)
-        configurations.policies(self.configuration, folder=self.folder)
+        configurations.policies(self.configuration)
 
     def __call__(self, _target: str = "") -> Starlette:
         """The application. Raises as :func:`mibao.serving.app.gateway_app`."""
@@ -36,16 +34,14 @@ class Worker:
         from mibao.serving.observed import log_as_json  # noqa: PLC0415
 
         log_as_json()
-        return gateway_app(self.configuration, gateway_key=self.gateway_key, keep=self._keep, folder=self.folder)
+        return gateway_app(self.configuration, gateway_key=self.gateway_key, keep=self._keep)
 
     def _keep(self) -> Kept:
         from mibao.serving.admission import OpenAdmission  # noqa: PLC0415
         from mibao.serving.app import Kept  # noqa: PLC0415
-        from mibao.serving.worker_state import StateSettings, WorkerState  # noqa: PLC0415
+        from mibao.serving.worker_state import WorkerState  # noqa: PLC0415
 
         if self.configuration.no_auth:
             return Kept(OpenAdmission(), lambda: None)
-        state = WorkerState.open(
-            self.configuration.state or StateSettings(), gateway_key=self.gateway_key, signer=self.signer
-        )
+        state = WorkerState.open(self.configuration.state, gateway_key=self.gateway_key, signer=self.signer)
         return Kept(state.admission, state.close)
