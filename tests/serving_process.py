@@ -44,6 +44,11 @@ class Running:
         path = self.folder / "received.jsonl"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
+    def left(self) -> int:
+        """How many requests their client left before they were answered."""
+        path = self.folder / "left.jsonl"
+        return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
     def sent(self) -> str:
         """The last body that went upstream, as text."""
         return json.dumps(self.received()[-1]["body"], ensure_ascii=False)

@@ -126,6 +126,95 @@ def test_a_second_turn_uses_the_names_of_the_first_and_another_user_does_not(gat
     assert gateway.received()[-1]["body"]["messages"][0]["content"] != token
 
 
+def said_in(text, *, stream):
+    return streamed(text)[0] if stream else json.loads(text)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_second_turn_after_a_stream_and_after_reasoning_uses_the_names_of_the_first(gateway, stream):
+    asked = f"Think first ({stream}): {MAIL}"
+    if stream:
+        gateway.script(chunks({"reasoning_content": "of {{0}}"}, {"content": "I wrote "}, {"content": "to {{0}}."}))
+    else:
+        message = {"role": "assistant", "reasoning_content": "of {{0}}", "content": "I wrote to {{0}}."}
+        gateway.script({"json": {"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}})
+    _, text, _ = gateway.post("/v1/chat/completions", chat(asked, stream=stream))
+    answer = said_in(text, stream=stream)
+    assert answer == f"I wrote to {MAIL}."
+    token = gateway.received()[-1]["body"]["messages"][0]["content"]
+    turns = [("user", asked), ("assistant", answer), ("user", "Again")]
+    gateway.post("/v1/chat/completions", {"model": "m", "messages": [{"role": r, "content": t} for r, t in turns]})
+    assert gateway.received()[-1]["body"]["messages"][0]["content"] == token
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_second_turn_of_anthropics_tools_uses_the_names_of_the_first(gateway, streams):
+    tools = [{"name": "send", "input_schema": {"type": "object"}}]
+    begun = [{"role": "user", "content": f"Send it ({streams}) to {MAIL}"}]
+    block = {"type": "tool_use", "id": f"toolu_{streams}", "name": "send", "input": {"to": "{{0}}"}}
+    start = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+    if streams:
+        delta = {"type": "input_json_delta", "partial_json": '{"to": "{{0}}"}'}
+        gateway.script({"events": [
+            {"type": "message_start", "message": {**start, "content": [], "stop_reason": None}},
+            {"type": "content_block_start", "index": 0, "content_block": {**block, "input": {}}},
+            {"type": "content_block_delta", "index": 0, "delta": delta},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 1}},
+            {"type": "message_stop"},
+        ]})  # fmt: skip
+    else:
+        gateway.script({"json": {**start, "content": [block], "stop_reason": "tool_use"}})
+    with anthropic.Anthropic(base_url=gateway.url, api_key="sk-ant", max_retries=0) as client:
+        asked = {"model": "m", "max_tokens": 9, "tools": tools}
+        if streams:
+            with client.messages.stream(messages=begun, **asked) as stream:
+                answer = stream.get_final_message()
+        else:
+            answer = client.messages.create(messages=begun, **asked)
+        assert answer.content[0].input == {"to": MAIL}
+        first = gateway.received()[-1]["body"]["messages"][0]["content"]
+        result = {"type": "tool_result", "tool_use_id": answer.content[0].id, "content": "sent"}
+        said = [block.model_dump() for block in answer.content]
+        history = [*begun, {"role": "assistant", "content": said}, {"role": "user", "content": [result]}]
+        gateway.script(None)
+        client.messages.create(messages=history, **asked)
+    assert gateway.received()[-1]["body"]["messages"][0]["content"] == first
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_second_turn_of_responses_uses_the_names_of_the_first(client, gateway, streams):
+    begun = [{"role": "user", "content": f"Tell me ({streams}) of {MAIL}"}]
+    if streams:
+        with client.responses.stream(model="m", input=begun) as stream:
+            answer = stream.until_done().get_final_response()
+    else:
+        answer = client.responses.create(model="m", input=begun)
+    first = gateway.received()[-1]["body"]["input"][0]["content"]
+    said = [{"type": "message", "role": "assistant", "content": answer.output_text}]
+    client.responses.create(model="m", input=[*begun, *said, {"role": "user", "content": "Again"}])
+    assert gateway.received()[-1]["body"]["input"][0]["content"] == first
+
+
+def test_a_number_is_no_id_of_a_response(gateway):
+    status, _, _ = gateway.post(
+        "/v1/responses", {"model": "m", "input": "x", "previous_response_id": "resp_13800138000"}
+    )
+    assert status == 400
+
+
+def test_when_to_ask_again_is_passed_on(gateway):
+    gateway.script({"json": {"error": {"type": "rate_limit"}}, "status": 429, "headers": {"retry-after": "7"}})
+    status, _, headers = gateway.post("/v1/chat/completions", chat("x"))
+    assert (status, headers["retry-after"]) == (429, "7")
+
+
 def test_a_conversation_that_the_client_names_keeps_its_names(gateway):
     tokens = []
     for name in ("a", "a", "b"):
@@ -166,13 +255,28 @@ def test_a_stream_is_passed_on_as_it_comes_with_nine_tenths_of_its_chunks(client
     assert times[-1] - times[0] > 0.5
 
 
+def left_within(gateway, count, *, seconds=10):
+    until = time.monotonic() + seconds
+    while gateway.left() < count and time.monotonic() < until:
+        time.sleep(0.05)
+    return gateway.left()
+
+
 def test_a_client_that_goes_away_ends_the_upstreams_stream(client, gateway):
-    gateway.script({**chunks(*({"content": "x"} for _ in range(200))), "pause_s": 0.05})
+    before = gateway.left()
+    gateway.script({**chunks(*({"content": "x"} for _ in range(400))), "pause_s": 0.05})
     stream = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True)
     next(iter(stream))
     stream.close()
-    gateway.script(None)
-    assert gateway.post("/v1/chat/completions", chat("x"))[0] == 200
+    assert left_within(gateway, before + 1) == before + 1
+
+
+def test_a_client_that_does_not_wait_for_its_answer_ends_the_upstreams_work(client, gateway):
+    before = gateway.left()
+    gateway.script({"wait_s": 15, "say": "late"})
+    with pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], timeout=1)
+    assert left_within(gateway, before + 1) == before + 1
 
 
 def test_limits_and_forms_of_the_body(gateway):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -165,6 +166,79 @@ def test_asked_to_end_it_finishes_what_it_was_asked(tmp_path):
         assert told[0][0] == 200
         assert told[0][1].rstrip().endswith("data: [DONE]")
         assert gateway.process.wait(20) == 0
+
+
+FEW = """
+[[upstreams]]
+name = "main"
+url = "{upstream}"
+key_file = "upstream.key"
+
+[limits]
+concurrent = 1
+
+[state]
+store = "held/few.db"
+reserved_tokens = 1000
+"""
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """One at a time; its files lie beside its configuration, and not where it runs."""
+    folder, elsewhere = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("elsewhere")
+    (folder / "held").mkdir()
+    (folder / "upstream.key").write_text("sk-of-a-file\n", encoding="utf-8")
+    with running(folder, config=FEW, cwd=elsewhere) as gateway:
+        yield gateway
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.fixture
+def headers(few):
+    """A new key, whose day is over with one request that nobody counted."""
+    made = subprocess.run(
+        [sys.executable, "-m", "mibao", "apikey", "create", "--tokens-per-day", "1000", "--store", "held/few.db"],
+        cwd=few.folder, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return {"authorization": f"Bearer {next(word for word in made.stdout.split() if word.startswith('sk-'))}"}
+
+
+def listed(gateway, headers):
+    request = urllib.request.Request(f"{gateway.url}/v1/models", headers=headers)  # noqa: S310 - http on loopback
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return [model["id"] for model in json.load(answer)["data"]]
+
+
+def test_the_list_of_models_takes_no_tokens_of_the_days(few, headers):
+    assert [listed(few, headers) for _ in range(3)] == [["m"]] * 3
+    status, _, _ = few.post("/v1/chat/completions", chat("x"), headers)
+    assert status == 200
+    assert few.received()[-1]["headers"]["authorization"] == "Bearer sk-of-a-file"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_leaves_its_place_to_the_next_and_is_charged(few, headers, stream):
+    event = {"id": "c", "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
+    few.script({"events": [event] * 400, "pause_s": 0.05} if stream else {"wait_s": 15, "say": "late"})
+    before = few.left()
+    with socket.create_connection(("127.0.0.1", few.port), timeout=10) as connection:
+        body = json.dumps(chat("x", stream=stream)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: {headers['authorization']}\r\n"
+        about = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall((head + about).encode() + body)
+        if stream:
+            assert b"200" in connection.recv(100)
+        else:
+            time.sleep(0.5)
+    until = time.monotonic() + 10
+    while few.left() == before and time.monotonic() < until:
+        time.sleep(0.05)
+    few.script(None)
+    status = 503
+    while status == 503 and time.monotonic() < until:
+        status, text, _ = few.post("/v1/chat/completions", chat("x"), headers)
+    assert (status, json.loads(text)["error"]["code"]) == (429, "quota_exceeded")
 
 
 @pytest.mark.parametrize(

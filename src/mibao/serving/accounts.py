@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from mibao.crypto.rng import random_id
 from mibao.errors import InputError, MibaoError
 from mibao.serving import quotas, recording
-from mibao.serving.admission import Caller, Outcome, Refused
+from mibao.serving.admission import CLIENT_GONE, MODELS_ROUTE, Caller, Outcome, Refused
 from mibao.serving.api_keys import KeyKind, KeyRecord, Limits
 from mibao.serving.group_commit import GroupCommit
 from mibao.serving.key_directory import KeyDirectory
@@ -32,7 +32,6 @@ from mibao.types import RandomId
 RESERVED_TOKENS = 4096
 SWEEP_S = 30.0
 MAX_AUTHORIZATION_CHARS = 20_000
-CLIENT_GONE = 499
 _SCHEME = "bearer "
 _log = logging.getLogger(__name__)
 
@@ -242,7 +241,8 @@ class Accounts:
 
 def _is_uncounted(outcome: Outcome) -> bool:
     """Whether a model answered, as far as is known, and nobody said how much."""
-    answered = bool(outcome.model and outcome.upstream) and (outcome.status < 400 or outcome.status == CLIENT_GONE)
+    asked = bool(outcome.upstream) and outcome.route != MODELS_ROUTE
+    answered = asked and (outcome.status < 400 or outcome.status == CLIENT_GONE)
     return answered and outcome.prompt_tokens + outcome.completion_tokens == 0
 
 

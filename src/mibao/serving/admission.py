@@ -13,6 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from mibao.errors import MibaoError
 
+CLIENT_GONE = 499  # the status of a request that its client left
+MODELS_ROUTE = "/v1/models"  # asks no model anything
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:

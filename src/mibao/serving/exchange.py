@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mibao.deid.policies import PSEUDONYMS
-from mibao.serving.admission import Admission, Caller, Outcome
+from mibao.serving.admission import MODELS_ROUTE, Admission, Caller, Outcome
 from mibao.serving.faults import Dialect
 from mibao.serving.placeholders import Names
 from mibao.serving.restoring import Sent
 from mibao.serving.streams import ChatStream, MessagesStream, ResponsesStream, StreamRestorer
 
-CLIENT_GONE = 499
 NOBODY = Names(scope_key=bytes(32), policy=PSEUDONYMS)
 
 
@@ -39,7 +38,7 @@ APIS = {
         Api("/v1/messages/count_tokens", Dialect.ANTHROPIC, None),
     )
 }
-MODELS = Api("/v1/models", Dialect.OPENAI, None)
+MODELS = Api(MODELS_ROUTE, Dialect.OPENAI, None)
 
 
 @dataclass(slots=True, kw_only=True)

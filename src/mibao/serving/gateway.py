@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from mibao.deid import Policy
 from mibao.errors import MibaoError
 from mibao.serving import bodies, conversations, faults, upstreams
-from mibao.serving.admission import Admission, Caller
+from mibao.serving.admission import CLIENT_GONE, Admission, Caller
 from mibao.serving.answers import AnswerRestorer
 from mibao.serving.client_gone import ClientGone, while_client_listens
 from mibao.serving.configuration import Configuration
 from mibao.serving.conversations import Conversations
-from mibao.serving.exchange import APIS, CLIENT_GONE, MODELS, Api, Exchange
+from mibao.serving.exchange import APIS, MODELS, Api, Exchange
 from mibao.serving.faults import Dialect, Withheld
 from mibao.serving.findings_cache import FindingsCache
 from mibao.serving.models import Choice, Models

@@ -17,11 +17,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from mibao.errors import MibaoError, MissingExtra
-from mibao.serving.admission import Admission, Caller, Outcome, Refused
+from mibao.serving.admission import CLIENT_GONE, Admission, Caller, Outcome, Refused
 from mibao.serving.metrics import Metrics
 
 REQUESTS = logging.getLogger("mibao.serving.requests")
-_CLIENT_GONE = 499
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/responses": "chat",
@@ -189,5 +188,5 @@ def _attributes(operation: str, outcome: Outcome) -> dict[str, str | int]:
     if outcome.withheld is not None:
         attributes["error.type"] = outcome.withheld
     elif outcome.status >= 400:
-        attributes["error.type"] = "client_gone" if outcome.status == _CLIENT_GONE else str(outcome.status)
+        attributes["error.type"] = "client_gone" if outcome.status == CLIENT_GONE else str(outcome.status)
     return attributes

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from mibao.errors import MibaoError
 from mibao.serving import faults
-from mibao.serving.exchange import CLIENT_GONE
+from mibao.serving.admission import CLIENT_GONE
 from mibao.serving.faults import Dialect, Withheld
 from mibao.serving.sse import Decoder, Event
 from mibao.serving.streams import StreamRestorer

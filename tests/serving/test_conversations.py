@@ -1,0 +1,104 @@
+"""Which conversation a request belongs to: never another's, however alike they are."""
+
+import pytest
+
+from mibao.deid.policies import PSEUDONYMS
+from mibao.serving.admission import Caller
+from mibao.serving.conversations import Conversations, answer_turns, turns
+
+ALICE = Caller(tenant="a", key_id="1")
+HISTORY, ANSWER = turns({"messages": [{"role": "user", "content": "Hi"}]})[0], [b"answer"]
+
+
+@pytest.fixture
+def time_s():
+    return [0.0]
+
+
+@pytest.fixture
+def known(time_s):
+    return Conversations(key=b"k" * 32, clock_s=lambda: time_s[0], ttl_s=100.0)
+
+
+def begun(known, caller=ALICE):
+    """A first turn, answered; its names."""
+    names = known.continued(caller, [], PSEUDONYMS)
+    known.remember(caller, [*HISTORY, *ANSWER], names)
+    return names
+
+
+def gone_on(known, caller=ALICE):
+    return known.continued(caller, [*HISTORY, *ANSWER], PSEUDONYMS)
+
+
+def test_a_second_turn_finds_the_names_of_its_first_once(known):
+    names = begun(known)
+    assert gone_on(known) is names
+    assert gone_on(known) is not names
+
+
+def test_two_that_have_come_to_one_history_find_neither(known):
+    both = [begun(known), begun(known)]
+    assert gone_on(known) not in both
+
+
+def test_a_second_turn_that_is_sent_again_never_finds_who_came_to_the_same_history_since(known):
+    first = begun(known)
+    assert gone_on(known) is first
+    second = begun(known)
+    assert gone_on(known) not in (first, second)
+
+
+def test_a_second_turn_that_began_elsewhere_never_finds_who_came_to_the_same_history_since(known):
+    gone_on(known)
+    here = begun(known)
+    assert gone_on(known) is not here
+
+
+@pytest.mark.parametrize("other", [Caller(tenant="a", key_id="2"), Caller(tenant="b", key_id="1")])
+def test_another_key_and_another_tenant_find_nothing(known, other):
+    names = begun(known)
+    assert gone_on(known, other) is not names
+    assert known.named(ALICE, "c", PSEUDONYMS) is not known.named(other, "c", PSEUDONYMS)
+
+
+def test_after_its_time_it_is_forgotten(known, time_s):
+    names = begun(known)
+    time_s[0] = 101
+    assert gone_on(known) is not names
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{ }"}}
+ITEM = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+ANSWERS = {
+    "a chat's, its content in parts and its reasoning left out": (
+        {"choices": [{"message": {"content": "a", "refusal": None, "reasoning_content": "r"}}]},
+        [{"content": [{"type": "text", "text": "a"}], "role": "assistant"}],
+    ),
+    "a call of a chat's, its arguments written anew": (
+        {"choices": [{"message": {"content": None, "tool_calls": [CALL]}}]},
+        [{"role": "assistant", "tool_calls": [{**CALL, "function": {"arguments": "{}"}}]}],
+    ),
+    "Anthropic's, its thinking left out": (
+        {
+            "content": [
+                {"type": "thinking", "thinking": "t"},
+                {"text": "a"},
+                {"type": "tool_use", "id": "c", "input": 1},
+            ]
+        },
+        [{"role": "assistant", "content": [{"text": "a"}, {"input": {"text": "x"}, "id": "c", "type": "tool_use"}]}],
+    ),
+    "items of a response, its reasoning left out": (
+        {"output": [{"type": "reasoning"}, {"role": "assistant", "content": [{"text": "a"}]}, ITEM]},
+        [{"role": "assistant", "content": "a"}, {**ITEM, "status": "completed"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("about", ANSWERS)
+def test_an_answer_is_known_again_however_the_client_writes_it(about):
+    answer, sent_back = ANSWERS[about]
+    messages = [{"role": "user", "content": "Hi"}, *sent_back, {"role": "user", "content": "x"}]
+    said, answered = turns({"messages": messages})
+    assert said[:answered] == [*HISTORY, *answer_turns(answer)]
