@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -67,24 +69,38 @@ def serve(  # noqa: PLR0917 - typer's options
 
 
 def _serve(granian: Any, settings: Configuration, worker: Worker) -> None:
-    """Answer until asked to end."""
+    """Answer until asked to end. One worker is this very process, which spares the memory of another."""
     listen = settings.server
     if listen.client_authority is not None:
         _serve_with_certificates(settings, worker)
         return
-    granian(
-        "mibao",
-        address=listen.host,
-        port=listen.port,
-        interface="asgi",
-        workers=listen.workers,
-        log_enabled=False,
-        websockets=False,
-        respawn_failed_workers=True,
-        workers_kill_timeout=30,
-        ssl_cert=None if listen.certificate is None else Path(listen.certificate),
-        ssl_key=None if listen.certificate_key is None else Path(listen.certificate_key),
-    ).serve(target_loader=worker)
+    options = {
+        "address": listen.host,
+        "port": listen.port,
+        "interface": "asgi",
+        "log_enabled": False,
+        "websockets": False,
+        "ssl_cert": None if listen.certificate is None else Path(listen.certificate),
+        "ssl_key": None if listen.certificate_key is None else Path(listen.certificate_key),
+    }
+    if listen.workers == 1:
+        import uvloop
+
+        uvloop.run(_serve_here(worker, options))
+    else:
+        granian("mibao", workers=listen.workers, respawn_failed_workers=True, workers_kill_timeout=30, **options).serve(
+            target_loader=worker
+        )
+
+
+async def _serve_here(worker: Worker, options: dict[str, Any]) -> None:
+    from granian.server.embed import Server
+
+    server = Server(worker(), **options)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    await server.serve()
 
 
 @contextmanager

@@ -93,6 +93,10 @@ _CHINESE = (
 
 MAX_NAME = 44
 _SHORTEST_REPEATED = 3
+_FEW = 64
+_LONGEST_SIGNS = 16
+_WORD_SO_FAR = re.compile(rf"[{_LETTER}]['’-]*\Z")
+_IN_WORD = re.compile(rf"[{_LETTER}'’-]")
 
 
 def _judge_english(least_words: int, score: float, why: str) -> Callable[[re.Match[str]], Verdict]:
@@ -133,17 +137,36 @@ def _end_of_name(match: re.Match[str]) -> int:
 def repetitions(text: str, names: set[str]) -> Iterator[tuple[int, int]]:
     """Where a known name stands, one of a letter or two left out, which is a word too often.
 
-    Looked up by its words or characters: time does not grow with the names.
+    A few are looked for one by one, many by their words or characters: time does not grow with the names.
     """
-    chinese = {name for name in names if "一" <= name[0] <= "鿿"}
-    for length in sorted({len(name) for name in chinese if len(name) > 1}):
+    chinese = {name for name in names if "一" <= name[0] <= "鿿" and len(name) > 1}
+    latin = {name for name in names if not "一" <= name[0] <= "鿿" and len(name) >= _SHORTEST_REPEATED}
+    if len(names) <= _FEW:
+        for name in (*chinese, *latin):
+            for start in _occurrences(text, name):
+                if name in chinese or _is_word_or_words(text, start, start + len(name)):
+                    yield start, start + len(name)
+        return
+    for length in sorted({len(name) for name in chinese}):
         for start in range(len(text) - length + 1):
             if text[start : start + length] in chinese:
                 yield start, start + length
-    latin = {name for name in names - chinese if len(name) >= _SHORTEST_REPEATED}
     counts = sorted({len(_LATIN_START.findall(name)) for name in latin})
     words = [match.span() for match in _LATIN_START.finditer(text)] if latin else []
     for index, (start, _) in enumerate(words):
         for count in counts:
             if index + count <= len(words) and text[start : (end := words[index + count - 1][1])] in latin:
                 yield start, end
+
+
+def _occurrences(text: str, name: str) -> Iterator[int]:
+    start = text.find(name)
+    while start >= 0:
+        yield start
+        start = text.find(name, start + 1)
+
+
+def _is_word_or_words(text: str, start: int, end: int) -> bool:
+    """Whether a word begins at ``start`` and one ends at ``end``, as :data:`_LATIN_START` cuts them."""
+    begins = _WORD_SO_FAR.search(text, max(0, start - _LONGEST_SIGNS), start) is None
+    return begins and _WORD_SO_FAR.search(text, start, end) is not None and _IN_WORD.match(text, end) is None

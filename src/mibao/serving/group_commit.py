@@ -21,6 +21,7 @@ from mibao.serving.storage import Store, Unavailable
 
 MAX_BATCH = 512
 MAX_WAITING = 20_000
+GATHER_S = 0.002  # what a busy worker waits for others to join a commit; PostgreSQL calls it commit_delay
 
 
 class GroupCommit:
@@ -71,15 +72,19 @@ class GroupCommit:
         self._thread.join()
 
     def _run(self) -> None:
+        together = 1  # how many the last commit held: where several ask at once, more are about to
         while True:
             with self._wake:
                 while not self._waiting and not self._closing:
                     self._wake.wait()
+                if together > 1 and not self._closing:
+                    self._wake.wait(GATHER_S)
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             if not batch:
                 self._let_go()
                 return
             self._commit(batch)
+            together = len(batch)
 
     def _commit(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
         try:

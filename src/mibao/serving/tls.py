@@ -9,7 +9,6 @@ Source: ASGI, "TLS Extension", version 0.2 (``client_cert_chain``, in PEM).
 from __future__ import annotations
 
 import ssl
-from asyncio import BaseTransport
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +55,8 @@ def server_config(
     class CertificateProtocol(H11Protocol):
         """Tells the application the certificate of each connection."""
 
-        def connection_made(self, transport: BaseTransport) -> None:
-            super().connection_made(transport)  # type: ignore[arg-type]
+        def connection_made(self, transport: Any) -> None:  # asyncio's or uvloop's
+            super().connection_made(transport)
             encrypted = transport.get_extra_info("ssl_object")
             presented = encrypted.getpeercert(binary_form=True) if encrypted is not None else None
             self.app = _with_certificate(self.app, presented)
