@@ -15,6 +15,7 @@ import asyncio
 import json
 import re
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def responses(body: dict[str, Any], said: str) -> Any:
     item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
     usage = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
     whole = {
-        "id": "resp_0123456789",
+        "id": f"resp_{uuid.uuid4().hex}",
         "object": "response",
         "created_at": 1,
         "status": "completed",

@@ -1,10 +1,15 @@
 """Which conversation a request belongs to: never another's, however alike they are."""
 
+import asyncio
+
 import pytest
 
 from mibao.deid.policies import PSEUDONYMS
 from mibao.serving.admission import Caller
 from mibao.serving.conversations import Conversations, answer_turns, turns
+from mibao.serving.storage import Store
+from mibao.serving.vault_store import StoredVault
+from mibao.types import EntityType
 
 ALICE = Caller(tenant="a", key_id="1")
 HISTORY, ANSWER = turns({"messages": [{"role": "user", "content": "Hi"}]})[0], [b"answer"]
@@ -59,13 +64,67 @@ def test_a_second_turn_that_began_elsewhere_never_finds_who_came_to_the_same_his
 def test_another_key_and_another_tenant_find_nothing(known, other):
     names = begun(known)
     assert gone_on(known, other) is not names
-    assert known.named(ALICE, "c", PSEUDONYMS) is not known.named(other, "c", PSEUDONYMS)
+    mine, others = (asyncio.run(known.named(who, "c", PSEUDONYMS)) for who in (ALICE, other))
+    assert mine.scope_key != others.scope_key
 
 
 def test_after_its_time_it_is_forgotten(known, time_s):
     names = begun(known)
     time_s[0] = 101
     assert gone_on(known) is not names
+
+
+@pytest.fixture
+def workers(store_place):
+    """Two workers of one gateway."""
+    with Store.open(store_place) as one, Store.open(store_place) as two:
+        yield [
+            Conversations(
+                key=b"k" * 32, clock_s=lambda: 0.0, vault=StoredVault(store, key=b"v" * 32, clock_ms=lambda: 1)
+            )
+            for store in (one, two)
+        ]
+
+
+def test_another_worker_goes_on_with_a_conversation_that_has_a_name(workers):
+    async def run():
+        names = await workers[0].named(ALICE, "c", PSEUDONYMS)
+        core = names.pseudonym(EntityType.PERSON, "Jane")
+        await workers[0].keep(names)
+        elsewhere = await workers[1].named(ALICE, "c", PSEUDONYMS)
+        assert elsewhere.values == {core: "Jane"}
+        elsewhere.pseudonym(EntityType.PERSON, "John")
+        await workers[1].keep(elsewhere)
+        assert (await workers[0].named(ALICE, "c", PSEUDONYMS)).values == elsewhere.values
+        assert not len(await workers[0].named(Caller(tenant="b", key_id="1"), "c", PSEUDONYMS))
+
+    asyncio.run(run())
+
+
+def test_another_worker_goes_on_after_a_response_and_after_one_of_two_with_the_same_id_nobody_does(workers):
+    async def run():
+        for mail in ("a@example.com", "b@example.com"):
+            names = workers[0].continued(ALICE, [], PSEUDONYMS)
+            names.changed(EntityType.EMAIL_ADDRESS, mail)
+            await workers[0].keep(names)
+            await workers[0].answered(ALICE, f"resp_{mail}", names)
+            assert (await workers[1].after(ALICE, f"resp_{mail}", PSEUDONYMS)).values == names.values
+            await workers[1].answered(ALICE, f"resp_{mail}", names)
+            assert (await workers[1].after(ALICE, f"resp_{mail}", PSEUDONYMS)).values == names.values
+            await workers[1].answered(ALICE, "resp_same", names)
+        assert await workers[0].after(ALICE, "resp_same", PSEUDONYMS) is None
+        assert await workers[0].after(ALICE, "resp_none", PSEUDONYMS) is None
+
+    asyncio.run(run())
+
+
+def test_without_a_vault_nobody_goes_on_after_one_of_two_responses_with_the_same_id(known):
+    async def run():
+        for _ in range(2):
+            await known.answered(ALICE, "resp_same", known.continued(ALICE, [], PSEUDONYMS))
+        assert await known.after(ALICE, "resp_same", PSEUDONYMS) is None
+
+    asyncio.run(run())
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{ }"}}

@@ -123,6 +123,31 @@ def test_the_log_and_the_store_hold_nothing_that_was_asked(gateway, key):
                 assert key.encode() not in held
 
 
+def test_a_conversation_that_the_service_keeps_is_gone_on_with_after_a_restart(tmp_path):
+    config = CONFIG.replace('upstream = "down"', 'upstream = "main"')
+    ask = {"model": "spare", "input": f"Remember {MAIL}"}
+    with running(tmp_path, config=config) as gateway:
+        log = (tmp_path / "serve.log").read_text(encoding="utf-8")
+        key = next(line.split(": ")[1] for line in log.splitlines() if line.startswith("first API key"))
+        headers = {"authorization": f"Bearer {key}"}
+        _, text, _ = gateway.post("/v1/responses", ask, headers)
+        token = gateway.received()[-1]["body"]["input"].removeprefix("Remember ")
+        gateway.post("/v1/chat/completions", {**chat(MAIL), "model": "spare"}, {**headers, "x-mibao-conversation": "c"})
+        named = gateway.received()[-1]["body"]["messages"][0]["content"]
+    with running(tmp_path, config=config) as gateway:
+        gateway.script({"say": f"It was {token}"})
+        second = {"model": "spare", "input": "Which?", "previous_response_id": json.loads(text)["id"]}
+        _, told, _ = gateway.post("/v1/responses", second, headers)
+        assert json.loads(told)["output"][0]["content"][0]["text"] == f"It was {MAIL}"
+        gateway.script({"say": f"It was {named} or {token}"})
+        _, told, _ = gateway.post(
+            "/v1/chat/completions", {**chat("x"), "model": "spare"}, {**headers, "x-mibao-conversation": "c"}
+        )
+        assert json.loads(told)["choices"][0]["message"]["content"] == f"It was {MAIL} or {token}"
+    for path in tmp_path.glob("gateway.db*"):
+        assert MAIL.encode() not in path.read_bytes()
+
+
 def test_metrics_and_keys_are_told_on_a_port_of_their_own(tmp_path):
     admin = free_port()
     config = CONFIG.replace("[privacy]", f"[server]\nadmin_port = {admin}\n\n[privacy]")

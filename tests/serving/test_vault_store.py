@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 
 from counts import counts
 from mibao.errors import InputError, IntegrityError
+from mibao.serving import vault_store
 from mibao.serving.migrations import VAULT
 from mibao.serving.storage import Store
 from mibao.serving.vault_store import MAX_VALUE_CHARS, StoredVault
@@ -35,6 +36,7 @@ def test_what_was_put_comes_back_in_its_scope_and_in_no_other(
         kept = vault(store)
         kept.put(scope, values)
         assert vault(store).get(scope, [*values, "<UNKNOWN>"]) == values
+        assert vault(store).every(scope) == values
         assert kept.get(scope + b"x", values) == {}
 
 
@@ -121,3 +123,12 @@ def test_a_key_of_another_length_and_a_value_too_long_are_refused(tmp_path: Path
             vault(store, key=bytes(16))
         with pytest.raises(InputError, match=f"at most {MAX_VALUE_CHARS} characters"):
             vault(store).put(SCOPE, {"<A>": "x" * (MAX_VALUE_CHARS + 1)})
+
+
+def test_a_scope_with_too_many_values_is_not_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(vault_store, "MAX_VALUES", 2)
+    with Store.open(tmp_path / "gateway.db") as store:
+        kept = vault(store)
+        kept.put(SCOPE, {f"<A{number}>": "x" for number in range(3)})
+        with pytest.raises(InputError, match="expected at most 2 values in one scope"):
+            kept.every(SCOPE)

@@ -26,6 +26,7 @@ from mibao.serving.faults import Dialect
 from mibao.serving.findings_cache import FindingsCache
 from mibao.serving.gateway import Gateway, apis
 from mibao.serving.upstreams import Client
+from mibao.serving.vault_store import StoredVault
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Kept:
     """What a worker opens when it starts and closes when it ends."""
 
     admission: Admission
-    close: Callable[[], None]
+    close: Callable[[], None] = lambda: None
+    vault: StoredVault | None = None
 
 
 def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Callable[[], Kept]) -> Starlette:
@@ -64,7 +66,10 @@ def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Calla
                 admission=kept.admission,
                 cache=cache,
                 known=Conversations(
-                    key=gateway_key, clock_s=time.monotonic, ttl_s=configuration.privacy.conversation_s
+                    key=gateway_key,
+                    clock_s=time.monotonic,
+                    ttl_s=configuration.privacy.conversation_s,
+                    vault=kept.vault,
                 ),
                 client=client,
             )

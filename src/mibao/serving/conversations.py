@@ -8,6 +8,7 @@ A first turn always gets a random scope: two users who both start with "Hi" neve
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -15,39 +16,55 @@ from typing import Any
 from mibao.crypto.kdf import derive, domain_tag, hmac_sha256
 from mibao.crypto.rng import random_bytes
 from mibao.deid import Policy
+from mibao.errors import IntegrityError
 from mibao.serving.admission import Caller
 from mibao.serving.placeholders import Names
+from mibao.serving.vault_store import StoredVault
 
 MAX_CONVERSATIONS = 10_000
 TTL_S = 3600.0
 _ROLES = ("assistant", "model")
+_SCOPE, _AMBIGUOUS = "scope", "ambiguous"  # what is kept of a response, beside no placeholder
 
 
 class Conversations:
-    """The names of conversations that may go on, in this process.
+    """The names of conversations that may go on.
+
+    Those that a client sends whole with every turn are remembered in this process. Those that somebody else keeps, and
+    that have an identifier, lie in ``vault`` where there is one: any worker may go on with them.
 
     Args:
         key: The gateway's key, 32 bytes.
         clock_s: Seconds of a clock that only goes forward.
-        ttl_s: How long a conversation that nobody goes on with is remembered.
+        ttl_s: How long a conversation that nobody goes on with is remembered here.
+        vault: Where identified conversations are kept; None to remember them like the others.
     """
 
-    def __init__(self, *, key: bytes, clock_s: Callable[[], float], ttl_s: float = TTL_S) -> None:
+    def __init__(
+        self, *, key: bytes, clock_s: Callable[[], float], ttl_s: float = TTL_S, vault: StoredVault | None = None
+    ) -> None:
         self._key = derive(key, purpose="serving/scope")
-        self._clock_s, self._ttl_s = clock_s, ttl_s
+        self._clock_s, self._ttl_s, self._vault = clock_s, ttl_s, vault
         self._known: OrderedDict[bytes, tuple[float, Names | None]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Conversations, {len(self._known)} remembered>"
 
-    def named(self, caller: Caller, conversation: str, policy: Policy) -> Names:
-        """The names of the conversation that the client calls so; the same whoever of its tenant's key asks."""
+    async def named(self, caller: Caller, conversation: str, policy: Policy) -> Names:
+        """The names of the conversation that the client calls so; the same whoever of its tenant's key asks.
+
+        Raises:
+            MibaoError: the vault cannot be read.
+        """
         place = self._place(caller, b"id", conversation.encode("utf-8", "surrogatepass"))
+        scope_key = derive(self._key, purpose="serving/scope", context=place)
+        if self._vault is not None:
+            return await self._stored(scope_key, policy)
         entry = self._entry(place)
         if entry is not None and entry.policy == policy:
             self._known[place] = (self._clock_s(), entry)
             return entry
-        names = Names(scope_key=derive(self._key, purpose="serving/scope", context=place), policy=policy)
+        names = Names(scope_key=scope_key, policy=policy)
         self._put(place, names)
         return names
 
@@ -62,18 +79,61 @@ class Conversations:
             return names
         return Names(scope_key=random_bytes(32), policy=policy)
 
-    def after(self, caller: Caller, response_id: str, policy: Policy) -> Names | None:
-        """The names of the conversation in which ``response_id`` was answered, where it was; as often as asked."""
-        names = self._entry(self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass")))
+    async def after(self, caller: Caller, response_id: str, policy: Policy) -> Names | None:
+        """The names of the conversation in which ``response_id`` was answered, where it was; as often as asked.
+
+        Raises:
+            MibaoError: the vault cannot be read.
+        """
+        place = self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass"))
+        if self._vault is not None:
+            found = await asyncio.to_thread(self._vault.get, place, (_SCOPE, _AMBIGUOUS))
+            known = _SCOPE in found and _AMBIGUOUS not in found
+            return await self._stored(bytes.fromhex(found[_SCOPE]), policy) if known else None
+        names = self._entry(place)
         return names if names is not None and names.policy == policy else None
 
-    def answered(self, caller: Caller, response_id: str, names: Names) -> None:
-        """Let :meth:`after` find ``names``."""
-        self._put(self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass")), names)
+    async def keep(self, names: Names) -> None:
+        """Let :meth:`named` and :meth:`after` find what ``names`` stand for now, before anybody is told a name.
+
+        Raises:
+            MibaoError: the vault cannot be written.
+        """
+        if self._vault is not None and len(names):
+            await asyncio.to_thread(self._vault.put, self._scope(names.scope_key), names.values)
+
+    async def answered(self, caller: Caller, response_id: str, names: Names) -> None:
+        """Let :meth:`after` find ``names``; nobody's where two conversations were given the same identifier.
+
+        Raises:
+            MibaoError: the vault cannot be written.
+        """
+        place = self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass"))
+        if self._vault is None:
+            self._put_unless_another(place, names)
+            return
+        try:
+            await asyncio.to_thread(self._vault.put, place, {_SCOPE: names.scope_key.hex()})
+        except IntegrityError:
+            await asyncio.to_thread(self._vault.put, place, {_AMBIGUOUS: ""})
 
     def remember(self, caller: Caller, history: list[bytes], names: Names) -> None:
         """Let the turn after ``history`` find ``names``."""
-        place = self._place(caller, b"history", *history)
+        self._put_unless_another(self._place(caller, b"history", *history), names)
+
+    async def _stored(self, scope_key: bytes, policy: Policy) -> Names:
+        if self._vault is None:
+            raise RuntimeError("expected a vault")
+        names = Names(scope_key=scope_key, policy=policy)
+        for core, written in (await asyncio.to_thread(self._vault.every, self._scope(scope_key))).items():
+            names.know(core, written)
+        return names
+
+    def _scope(self, scope_key: bytes) -> bytes:
+        """Where the vault keeps what is named under ``scope_key``."""
+        return hmac_sha256(self._key, domain_tag("serving/stored-scope", scope_key))
+
+    def _put_unless_another(self, place: bytes, names: Names) -> None:
         known = self._entry(place)
         ambiguous = place in self._known and known is not names
         self._put(place, None if ambiguous else names)

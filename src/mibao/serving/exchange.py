@@ -48,6 +48,7 @@ class Exchange:
     Attributes:
         names: What stands for what; nothing until its conversation is known.
         history: The turns so far, where the next turn is to find them.
+        kept: Whether somebody else keeps the conversation, so that it has an identifier.
         sent: What went upstream.
         counts: What was replaced, by type.
         model: Its name in the configuration, empty where it is none of it.
@@ -63,6 +64,7 @@ class Exchange:
     began_s: float
     names: Names = NOBODY
     history: list[bytes] = field(default_factory=list)
+    kept: bool = False
     sent: Sent = field(default_factory=lambda: Sent(()))
     counts: Counter[str] = field(default_factory=Counter)
     model: str = ""

@@ -31,7 +31,7 @@ from mibao.serving.placeholders import Names
 from mibao.serving.relaying import Relay
 from mibao.serving.requests_walk import RequestMasker
 from mibao.serving.restoring import Sent
-from mibao.serving.streams import StreamRestorer
+from mibao.serving.streams import ResponsesStream, StreamRestorer
 from mibao.serving.tls import client_certificate
 from mibao.serving.upstreams import Client, Upstream
 
@@ -170,21 +170,27 @@ class Gateway:
         rest = {key: value for key, value in body.items() if key != "model" and key not in kept}
         exchange.json_mode = bodies.json_mode(body)
         exchange.tools = frozenset(bodies.tools_of(body))
-        exchange.names = self._conversation(request, body, rest, exchange)
+        exchange.names = await self._conversation(request, body, rest, exchange)
         if not self._privacy.detection:
             return {**rest, **kept}
         masker = RequestMasker(exchange.names, self._cache, attachments=self._privacy.attachments == "pass")
         masked = await self._looked_at(masker, rest)
         exchange.counts, exchange.sent = masker.counts, Sent(tuple(masker.texts))
+        if exchange.kept:
+            await self._known.keep(exchange.names)
         return {**masked, **kept}
 
-    def _conversation(self, request: Request, body: dict[str, Any], rest: dict[str, Any], exchange: Exchange) -> Names:
+    async def _conversation(
+        self, request: Request, body: dict[str, Any], rest: dict[str, Any], exchange: Exchange
+    ) -> Names:
         """The names of the conversation that a request belongs to."""
         policy = self._policy(exchange)
+        exchange.kept = exchange.api.stream is ResponsesStream and body.get("store") is not False
         if (name := request.headers.get(CONVERSATION) or conversations.identifier(rest)) is not None:
-            return self._known.named(exchange.caller, name, policy)
+            exchange.kept = True
+            return await self._known.named(exchange.caller, name, policy)
         if (before := body.get("previous_response_id")) is not None:
-            known = self._known.after(exchange.caller, before, policy) if isinstance(before, str) else None
+            known = await self._known.after(exchange.caller, before, policy) if isinstance(before, str) else None
             if known is None and (not isinstance(before, str) or not _RESPONSE.fullmatch(before)):
                 raise Withheld("expected the id of a response", status=400, code="invalid_request")
             return known or self._known.continued(exchange.caller, [], policy)
@@ -267,7 +273,7 @@ class Gateway:
             restored["model"] = exchange.model
         if isinstance(told.get("usage"), dict):
             exchange.usage = told["usage"]
-        self._remember(exchange, conversations.answer_turns(restored), restored.get("id"))
+        await self._remember(exchange, conversations.answer_turns(restored), restored.get("id"))
         await exchange.settle(status=200, withheld=None)
         return Response(msgspec.json.encode(restored), media_type="application/json", headers=self._report(exchange))
 
@@ -292,14 +298,14 @@ class Gateway:
         async with held:
             exchange.usage = restorer.usage
             if status == 200:
-                self._remember(exchange, restorer.turns(), restorer.response_id)
+                await self._remember(exchange, restorer.turns(), restorer.response_id)
             await exchange.settle(status=status, withheld=withheld)
 
-    def _remember(self, exchange: Exchange, said: list[bytes], response_id: object) -> None:
+    async def _remember(self, exchange: Exchange, said: list[bytes], response_id: object) -> None:
         if exchange.history and said:
             self._known.remember(exchange.caller, [*exchange.history, *said], exchange.names)
-        if isinstance(response_id, str) and exchange.api.path == "/v1/responses":
-            self._known.answered(exchange.caller, response_id, exchange.names)
+        if exchange.kept and isinstance(response_id, str) and len(exchange.names):
+            await self._known.answered(exchange.caller, response_id, exchange.names)
 
     def _report(self, exchange: Exchange) -> dict[str, str]:
         if not self._privacy.report_header:

@@ -43,9 +43,10 @@ class Placed:
 class Names:
     """What stands for what in one conversation."""
 
-    __slots__ = ("_cores", "_operator", "_types", "vault")
+    __slots__ = ("_cores", "_operator", "_types", "scope_key", "vault")
 
     def __init__(self, *, scope_key: bytes, policy: Policy) -> None:
+        self.scope_key = scope_key
         self.vault = Vault(scope_key=scope_key)
         self._operator = Operator(policy, scope_key=scope_key, vault=self.vault)
         self._cores: dict[str, str] = {}

@@ -1,8 +1,9 @@
 """What placeholders stand for, shared by all workers: in the store, sealed under a key that is not in it.
 
-A value is sealed by AES-256-GCM under a key derived for it alone from the gateway's key, a fresh salt, its scope and
-its placeholder, so that no nonce is drawn and a row that is moved to another scope or placeholder does not open. The
-placeholder itself is kept as a keyed hash. After its time a row is no longer read, and is deleted by the next sweep.
+A placeholder and its value are sealed by AES-256-GCM under a key derived for them alone from the gateway's key, a fresh
+salt, their scope and a keyed hash of the placeholder, by which the row is found: so no nonce is drawn, and a row that
+is moved to another scope or placeholder does not open. After its time a row is no longer read, and is deleted by the
+next sweep.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mibao.serving.storage import Store
 KEY_BYTES = 32
 SALT_BYTES = 16
 MAX_VALUE_CHARS = 100_000
+MAX_VALUES = 10_000
 TTL_S = 30 * 86_400
 
 
@@ -59,11 +61,12 @@ class StoredVault:
         rows = [
             {
                 "scope": scope,
-                "placeholder": self._name(scope, placeholder),
-                "sealed": self._seal(scope, placeholder, value),
+                "placeholder": name,
+                "sealed": self._seal(scope, name, placeholder, value),
                 "expires_ms": expires_ms,
             }
             for placeholder, value in sorted(values.items())
+            for name in (self._name(scope, placeholder),)
         ]
         if not rows:
             return
@@ -94,6 +97,23 @@ class StoredVault:
         with self._store.reading() as connection:
             return self._read(connection, scope, placeholders)
 
+    def every(self, scope: bytes) -> dict[str, str]:
+        """What all placeholders of one scope stand for.
+
+        Raises:
+            InputError: there are more than :data:`MAX_VALUES`.
+            IntegrityError: as :meth:`get`.
+            Unavailable: as :meth:`get`.
+        """
+        query = select(VAULT.c.placeholder, VAULT.c.sealed).where(
+            VAULT.c.scope == scope, VAULT.c.expires_ms > self._clock_ms()
+        )
+        with self._store.reading() as connection:
+            rows = connection.execute(query.limit(MAX_VALUES + 1)).all()
+        if len(rows) > MAX_VALUES:
+            raise InputError(f"vault: expected at most {MAX_VALUES} values in one scope")
+        return dict(self._open(scope, bytes(row.placeholder), bytes(row.sealed)) for row in rows)
+
     def sweep(self) -> int:
         """Delete what has had its time; the number of rows."""
         with self._store.writing() as connection:
@@ -105,32 +125,34 @@ class StoredVault:
             return connection.execute(delete(VAULT).where(VAULT.c.scope == scope)).rowcount
 
     def _read(self, connection: Connection, scope: bytes, placeholders: Iterable[str]) -> dict[str, str]:
-        names = {self._name(scope, placeholder): placeholder for placeholder in placeholders}
+        names = [self._name(scope, placeholder) for placeholder in placeholders]
         query = select(VAULT.c.placeholder, VAULT.c.sealed).where(
-            VAULT.c.scope == scope, VAULT.c.placeholder.in_(list(names)), VAULT.c.expires_ms > self._clock_ms()
+            VAULT.c.scope == scope, VAULT.c.placeholder.in_(names), VAULT.c.expires_ms > self._clock_ms()
         )
-        found = {names[bytes(row.placeholder)]: bytes(row.sealed) for row in connection.execute(query)}
-        return {placeholder: self._open(scope, placeholder, sealed) for placeholder, sealed in found.items()}
+        rows = connection.execute(query).all()
+        return dict(self._open(scope, bytes(row.placeholder), bytes(row.sealed)) for row in rows)
 
     def _name(self, scope: bytes, placeholder: str) -> bytes:
-        tag = domain_tag("vault-name", scope, placeholder.encode())
+        tag = domain_tag("vault-name", scope, placeholder.encode("utf-8", "surrogatepass"))
         return keyed_hash(self._name_key, purpose="serving/vault-name", message=tag).value
 
-    def _cipher(self, scope: bytes, placeholder: str, salt: bytes) -> tuple[AesGcm, bytes]:
-        bound = domain_tag("serving/vault-value", scope, placeholder.encode())
+    def _cipher(self, scope: bytes, name: bytes, salt: bytes) -> tuple[AesGcm, bytes]:
+        bound = domain_tag("serving/vault-value", scope, name)
         return AesGcm(derive(self._seal_key, purpose="serving/vault-value", context=bound, salt=salt)), bound
 
-    def _seal(self, scope: bytes, placeholder: str, value: str) -> bytes:
+    def _seal(self, scope: bytes, name: bytes, placeholder: str, value: str) -> bytes:
         salt = random_bytes(SALT_BYTES)
-        cipher, bound = self._cipher(scope, placeholder, salt)
-        return salt + cipher.seal(bytes(NONCE_BYTES), value.encode("utf-8", "surrogatepass"), bound)
+        cipher, bound = self._cipher(scope, name, salt)
+        first, second = (text.encode("utf-8", "surrogatepass") for text in (placeholder, value))
+        return salt + cipher.seal(bytes(NONCE_BYTES), len(first).to_bytes(4, "big") + first + second, bound)
 
-    def _open(self, scope: bytes, placeholder: str, sealed: bytes) -> str:
+    def _open(self, scope: bytes, name: bytes, sealed: bytes) -> tuple[str, str]:
         if len(sealed) < SALT_BYTES + TAG_BYTES:
             raise IntegrityError("vault: a row was cut")
-        cipher, bound = self._cipher(scope, placeholder, sealed[:SALT_BYTES])
+        cipher, bound = self._cipher(scope, name, sealed[:SALT_BYTES])
         try:
-            value = cipher.open(bytes(NONCE_BYTES), sealed[SALT_BYTES:], bound)
+            both = cipher.open(bytes(NONCE_BYTES), sealed[SALT_BYTES:], bound)
         except IntegrityError as error:
             raise IntegrityError("vault: a row was changed, moved, or sealed under another key") from error
-        return value.decode("utf-8", "surrogatepass")
+        end = 4 + int.from_bytes(both[:4], "big")
+        return both[4:end].decode("utf-8", "surrogatepass"), both[end:].decode("utf-8", "surrogatepass")

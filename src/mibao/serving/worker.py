@@ -42,6 +42,6 @@ class Worker:
         from mibao.serving.worker_state import WorkerState  # noqa: PLC0415
 
         if self.configuration.no_auth:
-            return Kept(OpenAdmission(), lambda: None)
+            return Kept(OpenAdmission())
         state = WorkerState.open(self.configuration.state, gateway_key=self.gateway_key, signer=self.signer)
-        return Kept(state.admission, state.close)
+        return Kept(state.admission, state.close, state.vault)
