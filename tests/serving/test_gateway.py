@@ -4,11 +4,17 @@ import gzip
 import json
 import threading
 import time
+import urllib.request
 
 import anthropic
 import openai
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
 
+from counts import counts
+from mibao.serving import openapi_gateway
+from mibao.serving.exchange import APIS
 from serving_conformance import CASES, MAIL, chat, chunks, function, streamed
 from serving_process import running
 
@@ -293,6 +299,38 @@ def test_limits_and_forms_of_the_body(gateway):
     assert gateway.post(path, deep)[0] == 400
     assert gateway.post(path, b"[" * 100_000)[0] == 400
     assert gateway.post(path + "?a=" + MAIL, chat("x"))[0] == 400
+
+
+OPERATIONS = [
+    found.ok() for found in schemathesis.openapi.from_dict(openapi_gateway.document(APIS.values())).get_all_operations()
+]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: f"{operation.method} {operation.path}")
+def test_whatever_is_sent_to_it_it_answers_as_it_is_described_and_never_with_a_fault(gateway, operation):
+    gateway.script({"json": {"id": "x"}})
+    called = set()
+
+    @settings(
+        max_examples=counts(short=6, long=2000),
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy())
+    def fuzz(case):
+        answer = case.call_and_validate(base_url=gateway.url)
+        assert answer.status_code < 500
+        called.add(answer.status_code)
+
+    fuzz()
+    assert 200 in called
+
+
+def test_the_description_is_served_and_names_every_path(gateway):
+    with urllib.request.urlopen(f"{gateway.url}/openapi.json", timeout=10) as answer:  # noqa: S310 - on loopback
+        assert json.load(answer) == openapi_gateway.document(APIS.values())
 
 
 def test_headers_of_the_client_stay_at_home(gateway):

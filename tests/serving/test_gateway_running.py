@@ -1,6 +1,7 @@
 """Running the gateway: keys, aliases and fallbacks, other ports and hosts, wrong use, and an end that loses nothing."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -148,6 +149,69 @@ def test_a_conversation_that_the_service_keeps_is_gone_on_with_after_a_restart(t
         assert MAIL.encode() not in path.read_bytes()
 
 
+def mibao(folder, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "mibao", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    """A folder with an upstream's key, sealed to the gateway by who runs it, and another's key."""
+    folder = tmp_path_factory.mktemp("sealed")
+    (folder / "upstream.txt").write_text("sk-of-a-sealed-file\n", encoding="utf-8")
+    for arguments in (
+        ("keygen", "-o", "gateway-recipient.key", "--passphrase"),
+        ("keygen", "--sign", "-o", "ops.key"),
+        ("keygen", "--sign", "-o", "else.key"),
+        ("seal", "upstream.txt", "--to", "gateway-recipient.pub", "--sign", "ops.key", "--model-id", "upstream-key",
+         "--version", "1", "-o", "upstream.mibao"),
+    ):  # fmt: skip
+        assert mibao(folder, *arguments, MIBAO_PASSPHRASE="correct horse battery").returncode == 0
+    (folder / "upstream.txt").unlink()
+    return folder
+
+
+SEALED = """
+no_auth = true
+
+[[upstreams]]
+name = "main"
+url = "{upstream}"
+key_sealed = "upstream.mibao"
+sealed_to = "gateway-recipient.key"
+sealed_by = "ops.pub"
+"""
+
+
+def test_the_upstreams_key_lies_in_a_sealed_file(sealed, monkeypatch):
+    monkeypatch.setenv("MIBAO_PASSPHRASE", "correct horse battery")
+    with running(sealed, config=SEALED) as gateway:
+        assert gateway.post("/v1/chat/completions", chat("x"))[0] == 200
+        assert gateway.received()[-1]["headers"]["authorization"] == "Bearer sk-of-a-sealed-file"
+
+
+@pytest.mark.parametrize(
+    ("config", "passphrase", "message"),
+    [
+        (SEALED.replace("ops.pub", "else.pub"), "correct horse battery", "signed by another key"),
+        (SEALED, "another", "passphrase"),
+        (SEALED.replace('sealed_by = "ops.pub"', ""), "", "expected key_sealed, sealed_to and sealed_by together"),
+        (SEALED + 'key_env = "HOME"', "", "expected one of key_env, key_file and key_sealed"),
+        (SEALED.replace("upstream.mibao", "none.mibao"), "correct horse battery", "none.mibao"),
+    ],
+)
+def test_a_sealed_key_that_cannot_be_trusted_or_opened_is_told_before_anything_is_served(
+    sealed, config, passphrase, message
+):
+    (sealed / "wrong.toml").write_text(config.replace("{upstream}", "http://127.0.0.1:9/v1"), encoding="utf-8")
+    done = mibao(sealed, "serve", "wrong.toml", MIBAO_PASSPHRASE=passphrase)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_metrics_and_keys_are_told_on_a_port_of_their_own(tmp_path):
     admin = free_port()
     config = CONFIG.replace("[privacy]", f"[server]\nadmin_port = {admin}\n\n[privacy]")
@@ -281,14 +345,7 @@ def test_a_client_that_goes_away_leaves_its_place_to_the_next_and_is_charged(few
     ],
 )
 def test_wrong_use_is_told_in_one_line(tmp_path, arguments, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "mibao", "serve", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = mibao(tmp_path, "serve", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "secret" not in done.stderr

@@ -17,11 +17,12 @@ from starlette.routing import Route
 
 from mibao.crypto.rng import random_bytes
 from mibao.serving import configuration as configurations
-from mibao.serving import faults
+from mibao.serving import faults, openapi_gateway
 from mibao.serving.admin import SafeHeaders
 from mibao.serving.admission import Admission
 from mibao.serving.configuration import Configuration
 from mibao.serving.conversations import Conversations
+from mibao.serving.exchange import MODELS
 from mibao.serving.faults import Dialect
 from mibao.serving.findings_cache import FindingsCache
 from mibao.serving.gateway import Gateway, apis
@@ -93,11 +94,17 @@ def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Calla
         up = ready.is_set()
         return JSONResponse({"status": "ready" if up else "starting"}, status_code=200 if up else 503)
 
+    described = openapi_gateway.document(apis(configuration).values())
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(described)
+
     app = Starlette(
         routes=[
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),
-            Route("/v1/models", models, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
+            Route(MODELS.path, models, methods=["GET"]),
             *(Route(path, ask, methods=["POST"]) for path in apis(configuration)),
         ],
         middleware=[Middleware(SafeHeaders)],

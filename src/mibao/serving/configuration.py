@@ -9,7 +9,10 @@
     [[upstreams]]
     name = "openai"
     url = "https://api.openai.com/v1"
-    key_env = "OPENAI_API_KEY"              # or key_file
+    key_env = "OPENAI_API_KEY"              # or key_file, or:
+    # key_sealed = "openai.mibao"           # mibao seal openai.txt --to gateway.pub --sign ops.key ...
+    # sealed_to = "recipient.key"           # who opens it, as `mibao open --key`
+    # sealed_by = "ops.pub"                 # who must have signed it
 
     [[models]]
     name = "fast"                           # what clients ask for
@@ -51,6 +54,7 @@ from mibao.serving.faults import Dialect
 from mibao.serving.upstreams import Upstream
 from mibao.serving.worker_state import StateSettings
 
+_KEY = re.compile(r"[!-~]{1,4096}")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -88,6 +92,9 @@ class UpstreamSettings(_Part, frozen=True, kw_only=True):
     url: str
     key_env: str | None = None
     key_file: str | None = None
+    key_sealed: str | None = None
+    sealed_to: str | None = None
+    sealed_by: str | None = None
     dialect: Literal["openai", "anthropic"] = "openai"
     forward_authorization: bool = False
     timeout_s: _Seconds = 600.0
@@ -150,6 +157,12 @@ def check(configuration: Configuration, *, source: str) -> None:
         raise InputError(f"{source}: expected one upstream or more, each with a name of its own")
     for upstream in configuration.upstreams:
         parts = urlsplit(upstream.url)
+        if sum(each is not None for each in (upstream.key_env, upstream.key_file, upstream.key_sealed)) > 1:
+            raise InputError(f"{source}: upstream {upstream.name}: expected one of key_env, key_file and key_sealed")
+        if len({each is None for each in (upstream.key_sealed, upstream.sealed_to, upstream.sealed_by)}) > 1:
+            raise InputError(
+                f"{source}: upstream {upstream.name}: expected key_sealed, sealed_to and sealed_by together"
+            )
         if (
             parts.scheme not in ("http", "https")
             or not parts.hostname
@@ -177,12 +190,25 @@ def located(configuration: Configuration, folder: Path) -> Configuration:
     def at(file: str | None) -> str | None:
         return None if file is None else str(folder / file)
 
+    def key(text: str | None) -> str | None:
+        """A key by its file, unless it is one by name (``kms:...``) or written out."""
+        return text if text is None or ":" in text or text.startswith("mibao1.") else at(text)
+
     server, state = configuration.server, configuration.state
     certificates = ("certificate", "certificate_key", "client_authority")
     return replace(
         configuration,
         server=replace(server, **{name: at(getattr(server, name)) for name in certificates}),
-        upstreams=tuple(replace(each, key_file=at(each.key_file)) for each in configuration.upstreams),
+        upstreams=tuple(
+            replace(
+                each,
+                key_file=at(each.key_file),
+                key_sealed=at(each.key_sealed),
+                sealed_to=key(each.sealed_to),
+                sealed_by=key(each.sealed_by),
+            )
+            for each in configuration.upstreams
+        ),
         policies={name: str(folder / file) for name, file in configuration.policies.items()},
         state=replace(
             state, store=state.store if "://" in state.store else str(folder / state.store), ledger=at(state.ledger)
@@ -220,16 +246,9 @@ def policies(configuration: Configuration) -> dict[str, Policy]:
 
 
 def _upstream(settings: UpstreamSettings, *, no_auth: bool) -> Upstream:
-    key = None
-    if settings.key_env is not None:
-        key = os.environ.get(settings.key_env)
-        if not key:
-            raise InputError(f"upstream {settings.name}: expected its key in ${settings.key_env}")
-    elif settings.key_file is not None:
-        try:
-            key = Path(settings.key_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise InputError(f"upstream {settings.name}: cannot read its key: {error.strerror}") from error
+    key = _key(settings)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InputError(f"upstream {settings.name}: expected its key to be one word of printable ASCII")
     return Upstream(
         name=settings.name,
         url=settings.url,
@@ -239,3 +258,34 @@ def _upstream(settings: UpstreamSettings, *, no_auth: bool) -> Upstream:
         timeout_s=settings.timeout_s,
         retries=settings.retries,
     )
+
+
+def _key(settings: UpstreamSettings) -> str | None:
+    """The key of an upstream, from where it lies."""
+    if settings.key_env is not None:
+        if not (key := os.environ.get(settings.key_env)):
+            raise InputError(f"upstream {settings.name}: expected its key in ${settings.key_env}")
+        return key
+    if settings.key_sealed is not None:
+        return _opened(settings)
+    if settings.key_file is None:
+        return None
+    try:
+        return Path(settings.key_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"upstream {settings.name}: cannot read its key in {settings.key_file}") from error
+
+
+def _opened(settings: UpstreamSettings) -> str:
+    """The key in a sealed file. Raises what opening one raises."""
+    from mibao import sealed  # noqa: PLC0415 - only where there is one
+
+    who, signer = str(settings.sealed_to), sealed.signer(str(settings.sealed_by))
+    try:
+        identity = sealed.identity(who)
+    except InputError:
+        if (passphrase := os.environ.get("MIBAO_PASSPHRASE")) is None:
+            raise
+        identity = sealed.identity(who, passphrase=passphrase)
+    content = sealed.open_bytes(Path(str(settings.key_sealed)), identity=identity, signer=signer)
+    return content.decode("ascii", "replace").strip()

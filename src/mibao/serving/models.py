@@ -11,7 +11,8 @@ from mibao.serving.configuration import ModelSettings
 from mibao.serving.faults import Withheld
 from mibao.serving.upstreams import LONG_NUMBER, Upstream
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+NAME = "[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}"
+_NAME = re.compile(NAME)
 
 
 @dataclass(frozen=True, slots=True)

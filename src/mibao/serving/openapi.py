@@ -1,6 +1,6 @@
 """The OpenAPI description of the gateway's own, administrative interface: what :mod:`mibao.serving.admin` serves.
 
-The data side speaks the interfaces of the model services it stands in front of, and these describe themselves.
+The data side describes itself in :mod:`mibao.serving.openapi_gateway`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 import mibao
 from mibao.serving.api_keys import MAX_LIMIT, MAX_NAME, NAME_PATTERN
 
-_JSON = dict[str, Any]
-_NAME: _JSON = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN}
-_LIMIT: _JSON = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_LIMIT}
-_COUNT: _JSON = {"type": "integer", "minimum": 0}
+Json = dict[str, Any]
+_NAME: Json = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN}
+_LIMIT: Json = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_LIMIT}
+_COUNT: Json = {"type": "integer", "minimum": 0}
 
 
-def document() -> _JSON:
+def document() -> Json:
     """The description, as OpenAPI 3.1."""
     return {
         "openapi": "3.1.0",
@@ -34,12 +34,14 @@ def document() -> _JSON:
     }
 
 
-def _paths() -> _JSON:
-    health = {"200": _answer("It is", _object({"status": {"type": "string"}})), "503": _problem("It is not")}
+def _paths() -> Json:
+    health = {"200": answer("It is", fields({"status": {"type": "string"}})), "503": _problem("It is not")}
     return {
-        "/healthz": {"get": _open("healthz", "Whether the process answers", {"200": health["200"]})},
-        "/readyz": {"get": _open("readyz", "Whether the store answers too", health)},
-        "/openapi.json": {"get": _open("openapi", "This document", {"200": _answer("OpenAPI", {"type": "object"})})},
+        "/healthz": {"get": open_to_all("healthz", "Whether the process answers", {"200": health["200"]})},
+        "/readyz": {"get": open_to_all("readyz", "Whether the store answers too", health)},
+        "/openapi.json": {
+            "get": open_to_all("openapi", "This document", {"200": answer("OpenAPI", {"type": "object"})})
+        },
         "/metrics": {
             "get": _operation(
                 "metrics",
@@ -53,17 +55,17 @@ def _paths() -> _JSON:
     }
 
 
-def _list_keys() -> _JSON:
-    keys = _object({"keys": {"type": "array", "items": {"$ref": "#/components/schemas/Key"}}})
-    return _operation("list_keys", "All keys, without their secrets", {"200": _answer("Keys", keys)})
+def _list_keys() -> Json:
+    keys = fields({"keys": {"type": "array", "items": {"$ref": "#/components/schemas/Key"}}})
+    return _operation("list_keys", "All keys, without their secrets", {"200": answer("Keys", keys)})
 
 
-def _create_key() -> _JSON:
+def _create_key() -> Json:
     made = {
-        "allOf": [{"$ref": "#/components/schemas/Key"}, _object({"key": {"type": "string"}})],
+        "allOf": [{"$ref": "#/components/schemas/Key"}, fields({"key": {"type": "string"}})],
     }
     answers = {
-        "201": _answer("Made; its text is shown this once", made),
+        "201": answer("Made; its text is shown this once", made),
         "400": _problem("Not the fields of a new key"),
         "413": _problem("Too large"),
         "415": _problem("Not JSON"),
@@ -73,7 +75,7 @@ def _create_key() -> _JSON:
     return _operation("create_key", "Make a key of kind client", answers) | {"requestBody": body}
 
 
-def _revoke_key() -> _JSON:
+def _revoke_key() -> Json:
     answers = {"204": {"description": "Revoked"}, "404": _problem("No such key that is not revoked yet")}
     parameter = {"name": "key_id", "in": "path", "required": True, "schema": _NAME}
     return _operation("revoke_key", "Close a key for good, everywhere within five seconds", answers) | {
@@ -81,11 +83,11 @@ def _revoke_key() -> _JSON:
     }
 
 
-def _spend() -> _JSON:
+def _spend() -> Json:
     usage = {"type": "array", "items": {"$ref": "#/components/schemas/Usage"}}
-    day: _JSON = {"type": "string", "format": "date"}
+    day: Json = {"type": "string", "format": "date"}
     answers = {
-        "200": _answer("Usage by key and model", _object({"from": day, "to": day, "usage": usage})),
+        "200": answer("Usage by key and model", fields({"from": day, "to": day, "usage": usage})),
         "400": _problem("Not a day"),
     }
     parameters = [{"name": name, "in": "query", "required": False, "schema": day} for name in ("from", "to")]
@@ -94,39 +96,42 @@ def _spend() -> _JSON:
     }
 
 
-def _open(name: str, summary: str, answers: _JSON) -> _JSON:
+def open_to_all(name: str, summary: str, answers: Json) -> Json:
+    """An operation that asks for no key."""
     return {"operationId": name, "summary": summary, "security": [], "responses": answers}
 
 
-def _operation(name: str, summary: str, answers: _JSON) -> _JSON:
+def _operation(name: str, summary: str, answers: Json) -> Json:
     refused = {"401": _problem("No key of kind admin"), "503": _problem("The store does not answer")}
     return {"operationId": name, "summary": summary, "security": [{"admin": []}], "responses": answers | refused}
 
 
-def _answer(description: str, schema: _JSON) -> _JSON:
+def answer(description: str, schema: Json) -> Json:
+    """An answer in JSON."""
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _problem(description: str) -> _JSON:
-    return _answer(description, {"$ref": "#/components/schemas/Error"})
+def _problem(description: str) -> Json:
+    return answer(description, {"$ref": "#/components/schemas/Error"})
 
 
-def _object(properties: _JSON, *, optional: tuple[str, ...] = ()) -> _JSON:
+def fields(properties: Json, *, optional: tuple[str, ...] = ()) -> Json:
+    """The schema of an object."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _error() -> _JSON:
-    return _object({"error": _object({"code": {"type": "string"}, "message": {"type": "string"}})})
+def _error() -> Json:
+    return fields({"error": fields({"code": {"type": "string"}, "message": {"type": "string"}})})
 
 
-def _names() -> _JSON:
+def _names() -> Json:
     return {"type": ["array", "null"], "items": _NAME}
 
 
-def _key() -> _JSON:
+def _key() -> Json:
     text, moment = {"type": "string"}, {"type": ["integer", "null"]}
-    return _object(
+    return fields(
         {
             "id": text,
             "kind": {"enum": ["client", "certificate", "admin"]},
@@ -146,7 +151,7 @@ def _key() -> _JSON:
     )
 
 
-def _new_key() -> _JSON:
+def _new_key() -> Json:
     nullable_name = {"anyOf": [_NAME, {"type": "null"}]}
     properties = {
         "tenant": _NAME,
@@ -160,10 +165,10 @@ def _new_key() -> _JSON:
         "expires_in_s": {"type": ["integer", "null"], "minimum": 1, "maximum": 100 * 365 * 86_400},
     }
     optional = tuple(name for name in properties if name != "tenant")
-    return _object(properties, optional=optional) | {"additionalProperties": False}
+    return fields(properties, optional=optional) | {"additionalProperties": False}
 
 
-def _usage() -> _JSON:
+def _usage() -> Json:
     names = {"key_id": {"type": "string"}, "model": {"type": "string"}}
     counts = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens", "withheld"), _COUNT)
-    return _object(names | counts | {"spend": {"type": "number", "minimum": 0}})
+    return fields(names | counts | {"spend": {"type": "number", "minimum": 0}})

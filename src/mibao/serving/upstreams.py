@@ -15,7 +15,7 @@ import msgspec
 
 from mibao.serving.faults import Dialect, Withheld
 
-LONG_NUMBER = re.compile(r"\d{9,}|\d{3}[-.]\d{2,4}[-.]\d{4}")  # somebody's, and no version or date
+LONG_NUMBER = re.compile("[0-9]{9,}|[0-9]{3}[-.][0-9]{2,4}[-.][0-9]{4}")  # somebody's, and no version or date
 _PASSED_ON = {
     "anthropic-version": re.compile(r"[0-9-]{1,20}"),
     "anthropic-beta": re.compile(r"[a-z][a-z0-9-]{0,63}(?:, ?[a-z][a-z0-9-]{0,63}){0,15}"),
