@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import urllib.request
 import openai
 import pytest
 
-from serving_conformance import MAIL, chat
+from serving_conformance import MAIL, chat, streamed
 from serving_process import free_port, running, wait_until_up
 
 CONFIG = """
@@ -238,6 +239,18 @@ def test_metrics_and_keys_are_told_on_a_port_of_their_own(tmp_path):
                 told = answer.read().decode()
             time.sleep(0.2)
         assert MAIL not in told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_surrogates_have_the_form_of_what_they_stand_for_and_come_back(tmp_path, stream):
+    with running(tmp_path, "--no-auth", "--policy", "surrogates") as gateway:
+        text = f"Call 138-0013-8000 or write to {MAIL}, says 张伟明."
+        _, told, _ = gateway.post("/v1/chat/completions", chat(text, stream=stream))
+        sent = gateway.received()[-1]["body"]["messages"][0]["content"]
+        back = streamed(told)[0] if stream else json.loads(told)["choices"][0]["message"]["content"]
+    assert back == text
+    assert re.fullmatch(r"Call \d{3}-\d{4}-\d{4} or write to [a-z]{4}\.[a-z]{3}@example.com, says [一-鿿]{3}\.", sent)
+    assert not [true for true in ("138-0013-8000", MAIL, "张伟明") if true in sent]
 
 
 def test_asked_to_end_it_finishes_what_it_was_asked(tmp_path):

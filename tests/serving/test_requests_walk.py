@@ -9,11 +9,13 @@ from counts import counts
 from mibao.deid.detection import rules_engine
 from mibao.deid.policies import PSEUDONYMS
 from mibao.serving.answers import AnswerRestorer
+from mibao.serving.configuration import SURROGATES
 from mibao.serving.faults import Withheld
 from mibao.serving.findings_cache import FindingsCache
 from mibao.serving.placeholders import Names
 from mibao.serving.requests_walk import RequestMasker
 from mibao.serving.restoring import Restorer, Sent
+from mibao.types import EntityType
 
 CONVERSATIONS = counts(short=400, long=100_000)
 TEMPLATES = [
@@ -75,13 +77,15 @@ def conversation(chance: random.Random) -> tuple[dict, list[str]]:
     return {"messages": messages, "metadata": {"k": text()}, "stop": [text()]}, values
 
 
-def test_nothing_that_was_planted_goes_upstream_and_all_of_it_comes_back():
+@pytest.mark.parametrize("policy", [PSEUDONYMS, SURROGATES], ids=lambda policy: policy.name)
+def test_nothing_that_was_planted_goes_upstream_and_all_of_it_comes_back(policy):
     chance = random.Random(20261124)  # noqa: S311 - the same every time
     cache = FindingsCache(salt=b"s" * 32, engine=rules_engine())
-    others = Names(scope_key=b"o" * 32, policy=PSEUDONYMS)
+    others = Names(scope_key=b"o" * 32, policy=policy)
+    others.changed(EntityType.EMAIL_ADDRESS, "somebody@example.com")
     for number in range(CONVERSATIONS):
         body, values = conversation(chance)
-        names = Names(scope_key=chance.randbytes(32), policy=PSEUDONYMS)
+        names = Names(scope_key=chance.randbytes(32), policy=policy)
         masker = RequestMasker(names, cache)
         masked = masker.mask(body)
         sent = json.dumps(masked, ensure_ascii=False)

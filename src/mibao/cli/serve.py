@@ -39,7 +39,9 @@ def serve(  # noqa: PLR0917 - typer's options
     upstream_key_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="The environment variable that holds the upstream's key.")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="What is done to each type: see `mibao deid policies`.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="pseudonyms (default), surrogates, a policy of `mibao deid policies`.")
+    ] = None,
     report: Annotated[bool, typer.Option("--report", help="Say in a header what was found: types and counts.")] = False,
     certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve TLS with this certificate.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(metavar="PEM", help="The certificate's private key.")] = None,

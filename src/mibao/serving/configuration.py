@@ -21,7 +21,7 @@
     fallbacks = ["spare"]
 
     [privacy]
-    policy = "pseudonyms"                   # a ready policy, or one of [policies]
+    policy = "pseudonyms"                   # or "surrogates", a ready policy, or one of [policies]
     attachments = "refuse"                  # or "pass"
     tools = ["*"]                           # whose arguments are restored
     report_header = false
@@ -48,12 +48,13 @@ import msgspec
 from msgspec.structs import replace
 
 from mibao.deid import Policy, parse_policy, ready_policy
-from mibao.deid.policies import PSEUDONYMS, READY
+from mibao.deid.policies import PSEUDONYMS, READY, Fake
 from mibao.errors import InputError
 from mibao.serving.faults import Dialect
 from mibao.serving.upstreams import Upstream
 from mibao.serving.worker_state import StateSettings
 
+SURROGATES = Policy(name="surrogates", purpose="Made-up values of the same form, restored.", otherwise=Fake())
 _KEY = re.compile(r"[!-~]{1,4096}")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -231,7 +232,7 @@ def policies(configuration: Configuration) -> dict[str, Policy]:
     Raises:
         InputError: one cannot be read, or is named and does not exist.
     """
-    found = {PSEUDONYMS.name: PSEUDONYMS}
+    found = {PSEUDONYMS.name: PSEUDONYMS, SURROGATES.name: SURROGATES}
     for name, file in configuration.policies.items():
         try:
             found[name] = parse_policy(Path(file).read_text(encoding="utf-8"), source=file)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from mibao.deid import Finding
+from mibao.deid.policies import Fake
 from mibao.serving.faults import Withheld
 from mibao.serving.findings_cache import FindingsCache
 from mibao.serving.placeholders import Names
@@ -126,6 +127,7 @@ class RequestMasker:
         self._found: dict[str, tuple[Finding, ...]] = {}
         self._values: list[str] = []
         self._types: dict[str, AnyType] = {}
+        self._taken = ""  # all texts of the request, where surrogates may stand in none
         self.counts: Counter[str] = Counter()
         self.texts: list[str] = []  # as they are sent
 
@@ -146,6 +148,9 @@ class RequestMasker:
         self._walk(body, collect, field="", inside="", depth=0)
         self._found = dict(zip(strings, self._cache.of(list(strings)), strict=True))
         self._learn()
+        if self._names.policy.uses(Fake):
+            self._taken = "\0".join(strings)
+            self._names.surrogates.leave(self._taken)
         masked = self._walk(body, self._replace, field="", inside="", depth=0)
         assert isinstance(masked, dict)  # noqa: S101 - a walk keeps the shape
         return masked
@@ -189,7 +194,7 @@ class RequestMasker:
             elif score < self._names.policy.least_score:
                 continue
             else:
-                after = self._names.changed(entity, written)
+                after = self._names.changed(entity, written, self._taken)
             if after != written and entity is not EntityType.PLACEHOLDER:
                 self.counts[entity.value] += 1
             pieces += [text[kept_from:start], after]

@@ -1,4 +1,4 @@
-"""Answers with the user's own words back in place of placeholders, whole or as they arrive."""
+"""Answers with the user's own words back in place of their names, whole or as they arrive."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Restorer:
         return offset + gained
 
     def _restored(self, ready: str, after: str) -> str:
-        if "_" not in ready:  # every placeholder holds one
+        if not self._names.may_be_in(ready):
             self._taken += len(ready)
             self._before = (self._before + ready)[-LOOK_BACK:]
             return ready
@@ -75,7 +75,7 @@ class Restorer:
         seen = self._names.find(whole)
         spans = [(place.start, place.end) for place in seen]
         for place in seen:
-            if place.start < begin or place.end > limit or not self._may(whole, place.start, place.core, spans):
+            if place.start < begin or place.end > limit or not self._may(whole, place.start, place.sent, spans):
                 continue
             value = json.dumps(place.written, ensure_ascii=False)[1:-1] if self._escaped else place.written
             came_at = self._taken + place.start - begin
@@ -87,17 +87,17 @@ class Restorer:
         self._before = whole[max(0, limit - LOOK_BACK) : limit]
         return "".join(pieces)
 
-    def _may(self, whole: str, start: int, core: str, spans: list[tuple[int, int]]) -> bool:
+    def _may(self, whole: str, start: int, sent: str, spans: list[tuple[int, int]]) -> bool:
         """Whether a value may stand there: not inside of a link that the upstream made up."""
         first = max(0, start - LOOK_BACK)
         inside = [(begin - first, end - first) for begin, end in spans if begin >= first and end <= start]
         link = link_before(whole[first:start], inside, escaped=self._escaped)
-        return link is None or (has_whole_host(link) and self._sent.has(f"{link}<{core}>"))
+        return link is None or (has_whole_host(link) and self._sent.has(link + sent))
 
 
 def restored(text: str, names: Names, sent: Sent, *, escaped: bool = False) -> str:
     """``text`` with every placeholder restored that may be."""
-    if "_" not in text or not len(names):
+    if not len(names) or not names.may_be_in(text):
         return text
     restorer = Restorer(names, sent, escaped=escaped)
     return restorer.feed(text) + restorer.close()
