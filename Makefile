@@ -90,7 +90,7 @@ bench-%: $(VENV)/test-installed ## one pillar's benchmarks, for example bench-le
 bench-sealed-attacks: $(VENV)/test-installed ## attacks on sealed models and on the peers' files, side by side
 	@$(BIN)/python -m benchmarks.attacks
 
-soak: $(VENV)/test-installed ## keys, limits and record of a gateway's worker at 80 % of peak, MINUTES=30
+soak: $(VENV)/test-installed ## the gateway at 80 % of its peak, MINUTES=30
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),30)
 
 size: $(VENV)/test-installed ## how many megabytes an installation downloads (needs the network)

@@ -27,6 +27,7 @@ from benchmarks.serving_processes import dummy, free_port, process
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _AT_ONCE = 16
+ROWS = ("plain", "detected", "stream", "first_content", "chunks", "memory", "start")
 _ENGLISH = (
     "Please summarise the letter below in three sentences and suggest a polite answer that offers a refund or a new "
     "lamp. My name is Jane Doe and I live in Bristol; you can reach me at jane.doe{n}@example.com. I ordered two "
@@ -80,7 +81,7 @@ def _tree(pid: int) -> list[int]:
 
 
 @contextmanager
-def _ours(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str, str, int, float]]:
+def gateway(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str, str, int, float]]:
     """Our gateway with keys, a limit and a ledger: its URL, a key, its process and its start."""
     port = free_port()
     config = Path(folder) / "gateway.toml"
@@ -96,7 +97,8 @@ def _ours(upstream: int, folder: str, *, detection: bool) -> Iterator[tuple[str,
         encoding="utf-8",
     )
     made = subprocess.run(
-        [sys.executable, "-m", "mibao", "apikey", "create", "--requests-per-minute", "1000000"],
+        [sys.executable, "-m", "mibao", "apikey", "create",
+         "--requests-per-minute", "1000000", "--tokens-per-day", "1000000000000"],
         cwd=folder, check=True, capture_output=True, text=True,
     )  # fmt: skip
     key = next(word for word in made.stdout.split() if word.startswith("sk-"))
@@ -154,6 +156,35 @@ def _cost_ms(server: tuple[str, str, int, float], make: Callable[[int], dict[str
     return statistics.median(rounds[1:])
 
 
+async def _watch_streams(url: str, key: str | None, count: int) -> tuple[float, int]:
+    """Milliseconds to the first content, the median, and how many chunks with a content came; one at a time."""
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    waits, chunks = [], 0
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for number in range(count):
+            began_s, first_s = time.perf_counter(), None
+            async with session.post(url, json=_stream(number)) as answer:
+                async for line in answer.content:
+                    choices = json.loads(line[6:]).get("choices") if line.startswith(b"data: {") else None
+                    said = choices[0].get("delta", {}).get("content") if choices else None
+                    chunks += said is not None
+                    if said:
+                        first_s = first_s or time.perf_counter() - began_s
+            waits.append(1000 * (first_s or 0.0))
+    return statistics.median(waits), chunks
+
+
+def _streams(server: tuple[str, str, int, float], upstream: int, folder: str, count: int) -> dict[str, float]:
+    """How much later than straight from the dummy the first content comes, and the share of its chunks that do."""
+    direct = f"http://127.0.0.1:{upstream}/v1/chat/completions"
+    asyncio.run(_watch_streams(server[0], server[1], 2))
+    first_ms, _ = asyncio.run(_watch_streams(direct, None, count))
+    ours_ms, ours = asyncio.run(_watch_streams(server[0], server[1], count))
+    received = (Path(folder) / "received.jsonl").read_text(encoding="utf-8").splitlines()[-count:]
+    said = [json.loads(line)["body"]["messages"][0]["content"] for line in received]
+    return {"first_content": ours_ms - first_ms, "chunks": 100 * ours / sum(1 + -(-len(text) // 3) for text in said)}
+
+
 def _plain(number: int) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": f"How are you, number {number}?"}]}
 
@@ -170,13 +201,24 @@ def _stream_body(text: str) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": (text + "and so on, " * 20)[:147]}]}
 
 
+@contextmanager
+def _pauses(folder: str) -> Iterator[None]:
+    """The dummy pauses between the pieces of a stream, so that none of them arrive together."""
+    script = Path(folder) / "script.json"
+    script.write_text('{"pause_s": 0.004}', encoding="utf-8")
+    try:
+        yield
+    finally:
+        script.unlink()
+
+
 def measure() -> Iterator[Measurement]:
     """All rows, ours and LiteLLM in turn where it installs."""
     count = 60 if os.environ.get(QUICK) else 300
     ours: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder, dummy(folder) as upstream:
         for detection in (False, True):
-            with tempfile.TemporaryDirectory() as place, _ours(upstream, place, detection=detection) as server:
+            with tempfile.TemporaryDirectory() as place, gateway(upstream, place, detection=detection) as server:
                 if not detection:
                     ours["plain"] = _cost_ms(server, _plain, count)
                     continue
@@ -184,23 +226,23 @@ def measure() -> Iterator[Measurement]:
                 ours["detected"] = _cost_ms(server, _long, count)
                 ours["stream"] = _cost_ms(server, _stream, count // 3)
                 ours["memory"] = _memory_mb(server[2])
+                with _pauses(folder):
+                    ours |= _streams(server, upstream, folder, count // 10)
         peer: dict[str, float] = {}
         why = None
         try:
             with tempfile.TemporaryDirectory() as place, _litellm(upstream, place) as server:
                 peer = {"plain": _cost_ms(server, _plain, count // 3), "stream": _cost_ms(server, _stream, count // 10)}
                 peer |= {"start": server[3], "memory": _memory_mb(server[2])}
+                with _pauses(folder):
+                    peer |= _streams(server, upstream, folder, count // 10)
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
             why = f"LiteLLM: {type(error).__name__}"
-    for name in ("plain", "detected", "stream", "memory", "start"):
+    for name in ROWS:
         yield Measurement(id=f"serving.{name}", ours=ours[name], peer=peer.get(name), why=None if name in peer else why)
 
 
-BENCHES = (
-    Bench(
-        rows=("serving.plain", "serving.detected", "serving.stream", "serving.memory", "serving.start"), measure=measure
-    ),
-)
+BENCHES = (Bench(rows=tuple(f"serving.{name}" for name in ROWS), measure=measure),)
 
 if __name__ == "__main__":
     for measured in measure():

@@ -51,8 +51,9 @@ def process(
 
 
 @contextmanager
-def dummy(folder: str) -> Iterator[int]:
-    """The model service of the tests, by its port; what it receives lies in ``folder``."""
+def dummy(folder: str, *, forgets: bool = False) -> Iterator[int]:
+    """The model service of the tests, by its port; what it receives lies in ``folder``, unless it forgets."""
     port = free_port()
-    with process([sys.executable, str(DUMMY), str(port), folder], f"http://127.0.0.1:{port}/v1/models", cwd=folder):
+    command = [sys.executable, str(DUMMY), str(port), folder, *(["forget"] if forgets else [])]
+    with process(command, f"http://127.0.0.1:{port}/v1/models", cwd=folder):
         yield port

@@ -2,9 +2,11 @@
 
     python -m benchmarks.soak --minutes 30
 
-Starts one worker (:mod:`benchmarks.soak_app`), finds its peak, then sends requests at fixed times, whether or not
-earlier ones were answered, and counts each from the time it was due. Prints one JSON line; exit code 1 when a target
-is missed. Afterwards the ledger is verified: it holds one entry of each request that was answered.
+Starts the gateway with keys, limits, detection and a ledger in front of a dummy service, finds its peak, then sends
+requests at fixed times, whether or not earlier ones were answered, and counts each from the time it was due. Each holds
+personal data of its own, and every fourth is a stream; one whose answer does not hold what it asked is an error. Prints
+one JSON line; exit code 1 when a target is missed. Afterwards the ledger is verified: it holds one entry of each
+request that was answered.
 """
 
 from __future__ import annotations
@@ -14,27 +16,21 @@ import asyncio
 import itertools
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 
-from benchmarks import soak_app
+from benchmarks.serving import gateway
+from benchmarks.serving_processes import dummy
 from mibao import ledger
-from mibao.crypto.keys import SignerSuite, generate_signer
+from mibao.crypto.keys import decode_signer
 from mibao.events import RequestServed
-from mibao.serving import api_keys
-from mibao.serving.api_keys import Grant, Limits
-from mibao.serving.storage import Store
 
-SHARE, PEAK_S, AT_ONCE, SENDERS, SAMPLE_S = 0.8, 10.0, 16, 256, 2.0
+SHARE, PEAK_S, AT_ONCE, SENDERS, SAMPLE_S = 0.8, 10.0, 16, 128, 2.0
 MAX_TAIL, MAX_GROWTH = 5.0, 1.05
 
 
@@ -45,13 +41,17 @@ class Client:
         self._session, self._url, self._headers = session, url, {"Authorization": f"Bearer {key}"}
         self.latencies_s = array("d")
         self.errors = 0
+        self._numbers = itertools.count()
 
     async def ask(self, due_s: float) -> None:
         """One request that was due at ``due_s`` by the monotonic clock."""
+        number = next(self._numbers)
+        asked = f"I am Jane Doe, jane{number}@example.com. Where is my order 100{number}? 我的电话是138{number:08d}。"
+        body = {"model": "m", "messages": [{"role": "user", "content": asked}], "stream": number % 4 == 0}
         try:
-            async with self._session.post(self._url, headers=self._headers) as answer:
-                await answer.read()
-                good = answer.status == 200
+            async with self._session.post(self._url, headers=self._headers, json=body) as answer:
+                told = await answer.text()
+                good = answer.status == 200 and asked == _said(told, stream=number % 4 == 0)
         except (aiohttp.ClientError, TimeoutError):
             good = False
         if good:
@@ -101,26 +101,13 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-@contextmanager
-def _worker(folder: Path) -> Iterator[tuple[str, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port),
-               "--no-ws", "--log-level", "error", "benchmarks.soak_app:app"]  # fmt: skip
-    process = subprocess.Popen(command, env={**os.environ, "MIBAO_SOAK": str(folder)})
-    try:
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}{soak_app.ROUTE}", process.pid
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+def _said(told: str, *, stream: bool) -> str:
+    """The text of an answer."""
+    if not stream:
+        return str(json.loads(told)["choices"][0]["message"]["content"])
+    events = [line[6:] for line in told.splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"].get("content", "") for event in events for choice in json.loads(event)["choices"]]
+    return "".join(deltas)
 
 
 async def _run(url: str, pid: int, key: str, *, seconds: float) -> dict[str, float]:
@@ -154,9 +141,9 @@ async def _run(url: str, pid: int, key: str, *, seconds: float) -> dict[str, flo
 
 
 def _recorded(folder: Path) -> int:
-    signer = generate_signer(SignerSuite.ED25519, bytes(32))
-    ledger.verify(folder / "ledger.db", signer=signer.public)
-    return sum(isinstance(entry.event, RequestServed) for entry in ledger.stored_entries(folder / "ledger.db"))
+    path = folder / "gateway.ledger"
+    ledger.verify(path, signer=decode_signer((folder / "gateway.ledger.pub").read_text(encoding="utf-8").strip()))
+    return sum(isinstance(entry.event, RequestServed) for entry in ledger.stored_entries(path))
 
 
 def main() -> int:
@@ -165,13 +152,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     minutes = parser.parse_args().minutes
     with tempfile.TemporaryDirectory(prefix="mibao-soak-") as name:
-        folder = Path(name)
-        with Store.open(soak_app.settings(folder).store) as store, store.writing() as connection:
-            limits = Limits(requests_per_minute=10**9, tokens_per_day=10**12)
-            key, _ = api_keys.create(connection, Grant(tenant="soak", limits=limits), now_ms=0)
-        with _worker(folder) as (url, pid):
+        with dummy(name, forgets=True) as upstream, gateway(upstream, name, detection=True) as (url, key, pid, _):
             found = asyncio.run(_run(url, pid, key, seconds=60 * minutes))
-        found["recorded"] = _recorded(folder)
+        found["recorded"] = _recorded(Path(name))
     missed = [
         what
         for what, failed in {

@@ -1,6 +1,6 @@
 """A model service for tests: a real server that writes down all it receives, and says what it was told to say.
 
-    python dummy_upstream.py PORT FOLDER
+    python dummy_upstream.py PORT FOLDER [forget]
 
 Bodies are appended to FOLDER/received.jsonl, and the path of each whose client left before its answer was over to
 FOLDER/left.jsonl. FOLDER/script.json, if there, says what to answer: ``{"json": ...}``, ``{"events": [...]}``,
@@ -151,8 +151,8 @@ APIS = {
 
 
 class Dummy:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, forgets: bool) -> None:
+        self.folder, self.forgets = folder, forgets
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -164,13 +164,14 @@ class Dummy:
 
     async def answered(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        with (self.folder / "received.jsonl").open("a", encoding="utf-8") as file:
+        if not self.forgets:
             about = {
                 "path": request.path,
                 "headers": {name.lower(): value for name, value in request.headers.items()},
                 "body": body,
             }
-            file.write(json.dumps(about, ensure_ascii=False) + "\n")
+            with (self.folder / "received.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(about, ensure_ascii=False) + "\n")
         script = self.folder / "script.json"
         told = json.loads(script.read_text(encoding="utf-8")) if script.exists() else {}
         found = placeholders(json.dumps(body, ensure_ascii=False))
@@ -208,7 +209,7 @@ class Dummy:
 
 
 def main() -> None:
-    dummy = Dummy(Path(sys.argv[2]))
+    dummy = Dummy(Path(sys.argv[2]), forgets=sys.argv[3:] == ["forget"])
     app = web.Application(client_max_size=1 << 26)
     app.router.add_get("/v1/models", dummy.models)
     app.router.add_post("/{path:.*}", dummy.answer)
