@@ -42,7 +42,7 @@ class Running:
 
     def received(self) -> list[dict[str, Any]]:
         path = self.folder / "received.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.exists() else []
 
     def left(self) -> int:
         """How many requests their client left before they were answered."""
