@@ -217,9 +217,7 @@ CASES: list[Case] = [
 
 def streamed(text: str) -> tuple[str, list[Any]]:
     """The text that a stream of events says, and its events."""
-    events = [
-        json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ") and line != "data: [DONE]"
-    ]
+    events = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ") and line != "data: [DONE]"]
     said_so_far = []
     for event in events:
         for choice in event.get("choices") or []:
