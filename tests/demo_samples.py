@@ -30,6 +30,7 @@ KEPT = Outcome(
         rounds=40,
         dropouts=((12, "Lakeside"),),
         sums=50,
+        committee=5,
         sum_exact=True,
     ),
     sealed=SealedModel(byte_identical=True, refused=REFUSALS, recipient_suite="ML-KEM-768", signer_suite="Ed25519"),

@@ -190,6 +190,9 @@ def _trained(result: Trained) -> list[RenderableType]:
             result.sum_exact,
             f"the server learned {result.sums} sums, no hospital's own upload; each is exact to the last bit",
         ),
+        _note(
+            f"One message a hospital and round; a committee of {result.committee} opened the sum of the masks alone."
+        ),
         _kept(bool(gone), f"{gone}: its sum is exact too, its smaller noise accounted for"),
         _kept(
             gap <= MAX_ACCURACY_GAP, f"{abs(gap) * 100:.1f} points {'below' if gap >= 0 else 'above'} the pooled model"

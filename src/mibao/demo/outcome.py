@@ -68,6 +68,7 @@ class Trained:
     rounds: int
     dropouts: tuple[tuple[int, str], ...]
     sums: int
+    committee: int
     sum_exact: bool
 
 

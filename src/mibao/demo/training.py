@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64
 from numpy import ndarray
 
 from mibao.demo import hospitals
-from mibao.demo.hospitals import DROPOUTS, FEDAVG_ROUNDS, FEDSGD, NAMES, PRIVACY, ROUNDS, Hospitals
+from mibao.demo.hospitals import COMMITTEE, DROPOUTS, FEDAVG_ROUNDS, FEDSGD, NAMES, PRIVACY, ROUNDS, Hospitals
 from mibao.demo.model import LinearModel
 from mibao.demo.outcome import Cost, HospitalShare, Trained
 from mibao.demo.surroundings import Surroundings
@@ -123,7 +123,9 @@ def _in_clear(around: Surroundings, held: Hospitals) -> _Plain:
 
 def _simulate(around: Surroundings, task: Task, rounds: int) -> Result:
     dropouts = {number: sites for number, sites in DROPOUTS.items() if number < rounds}
-    return task.simulate(clients=len(NAMES), rounds=rounds, dropouts=dropouts, randomness=around.randomness)
+    return task.simulate(
+        clients=len(NAMES), rounds=rounds, dropouts=dropouts, committee=COMMITTEE, randomness=around.randomness
+    )
 
 
 def _report(held: Hospitals, private: Result, fedavg: Result, *, pooled_accuracy: float) -> Trained:
@@ -145,5 +147,6 @@ def _report(held: Hospitals, private: Result, fedavg: Result, *, pooled_accuracy
         rounds=private.rounds,
         dropouts=tuple((number, NAMES[site]) for number, sites in DROPOUTS.items() for site in sorted(sites)),
         sums=private.rounds + fedavg.rounds,
+        committee=COMMITTEE,
         sum_exact=private.sum_exact is True and fedavg.sum_exact is True,
     )

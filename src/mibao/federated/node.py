@@ -5,6 +5,7 @@ A transport carries :class:`Instruction` in and the masking client's messages ou
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -14,14 +15,14 @@ from jaxtyping import Float64, Int64, UInt64
 from numpy import ndarray
 
 from mibao import dp
-from mibao.codec import fixed_point
 from mibao.crypto.keys import SignerPrivateKey, SignerPublicKey
 from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import NoiseAdded
+from mibao.federated.masks import OneShot, Round, bounded, masking_client, to_ring
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
-from mibao.federated.task import MODULUS_BITS, Task
+from mibao.federated.task import Task
 from mibao.federated.uploads import Own, Shared, on_grid, plan_work, private_sum, uploads
-from mibao.secagg import MaskingClient, PairwiseClient, Session, client_randomness_bytes
+from mibao.secagg import Journal, MaskingClient, MemoryJournal, PairwiseClient
 from mibao.secagg.masking import MAX_ROUND
 from mibao.types import RandomId
 
@@ -67,6 +68,9 @@ class Node:
         own: What the site kept from rounds before, and keeps: its control variate, its personal parameters.
         witness: Sees each contribution unmasked, with this site's number: a simulation's way to check the sum. A site
             gives none.
+        one_shot: The committee that opens the sums; by default the sites open them among themselves.
+        journal: Where a site with a committee records its message before it leaves. One that may be restarted in the
+            middle of a round needs a journal on a disk.
 
     Raises:
         InputError: the site has no records, or of another shape than the model's; names the site.
@@ -83,13 +87,16 @@ class Node:
         randomness: Callable[[int], bytes],
         own: Own | None = None,
         witness: Callable[[int, UInt64[ndarray, "upload"]], None] | None = None,
+        one_shot: OneShot | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._task, self._number, self._roster, self._session_id = task, number, dict(roster), session_id
         self._signer, self._randomness, self._witness = signer, randomness, witness
+        self._one_shot, self._journal = one_shot, journal
         self._records = task.records(number)
         self._own: Own = {} if own is None else own
         self._last_round = -1
-        self._client: PairwiseClient | None = None
+        self._client: MaskingClient | None = None
         self._releases: list[NoiseAdded] = []
 
     def __repr__(self) -> str:
@@ -116,23 +123,26 @@ class Node:
             round_number=instruction.round,
             weights=weights,
             shared=instruction.shared,
+            one_shot=self._one_shot,
         )
         if self._task.privacy is not None:
             self._charge(self._task.privacy, session)
         self._last_round = instruction.round
-        contribution = self._contribution(instruction, weights, sites=len(session.roster))
+        contribution = self._contribution(instruction, weights, session)
         if self._witness is not None:
             self._witness(self._number, contribution)
-        self._client = PairwiseClient(
+        self._client = masking_client(
             session,
             number=self._number,
             signer=self._signer,
             vector=contribution,
-            randomness=self._randomness(client_randomness_bytes(session)),
+            randomness=self._randomness,
+            journal=self._journal or MemoryJournal(),
+            now=time.time,
         )
         return self._client
 
-    def _charge(self, privacy: Privacy, session: Session) -> None:
+    def _charge(self, privacy: Privacy, session: Round) -> None:
         """Account for a round before it begins; until its survivors are signed for, as if they were the fewest."""
 
         def noise(number: int, contributors: int) -> NoiseAdded:
@@ -146,7 +156,7 @@ class Node:
 
         if privacy.max_epsilon == float("inf"):
             return
-        if self._client is not None and self._client.survivors is not None:
+        if isinstance(self._client, PairwiseClient) and self._client.survivors is not None:
             self._releases[-1] = noise(self._last_round, len(self._client.survivors))
         upcoming = noise(session.round, session.least_alive)
         try:
@@ -157,7 +167,8 @@ class Node:
         self._client = None
         self._releases.append(upcoming)
 
-    def _contribution(self, instruction: Instruction, weights: Float64[ndarray, "weights"], *, sites: int) -> Ring:
+    def _contribution(self, instruction: Instruction, weights: Float64[ndarray, "weights"], session: Round) -> Ring:
+        sites = len(session.roster)
         task, where = self._task, f"site {self._number}, round {instruction.round}"
         privacy = task.privacy
         if privacy is not None and instruction.clip is not None:
@@ -167,12 +178,15 @@ class Node:
                 integers = private_sum(task, weights, self._records)
             else:
                 integers = self._update(instruction, weights, privacy, sites=sites)
+            if privacy is None:
+                return to_ring(integers, session, private=False)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        if privacy is not None and privacy.noise is NoiseSource.DISTRIBUTED:
+        integers = bounded(integers, session)
+        if privacy.noise is NoiseSource.DISTRIBUTED:
             variance = privacy.share_variance(dimension=len(integers), sites=sites)
             integers = integers + dp.discrete_gaussian(len(integers), variance=variance, randomness=self._randomness)
-        return fixed_point.to_ring(integers, modulus_bits=MODULUS_BITS)
+        return to_ring(integers, session, private=True)
 
     def _update(
         self, instruction: Instruction, weights: Float64[ndarray, "weights"], privacy: Privacy | None, *, sites: int

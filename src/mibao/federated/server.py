@@ -16,11 +16,12 @@ from mibao.crypto.keys import SignerPublicKey
 from mibao.crypto.rng import random_bytes
 from mibao.errors import ProtocolError
 from mibao.events import Event, NoiseAdded, PrivacySpent, RoundTrained
+from mibao.federated.masks import OneShot, Round, from_ring, masking_server
 from mibao.federated.node import Instruction
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
 from mibao.federated.strategies import FedBuff, FedSGD, Scaffold, State
-from mibao.federated.task import MIN_SITES, MODULUS_BITS, Task
-from mibao.secagg import MaskingServer, PairwiseServer, SecureSum, Session
+from mibao.federated.task import MIN_SITES, Task
+from mibao.secagg import MaskingServer, SecureSum
 from mibao.types import RandomId
 
 _COUNT_SCALE = 1 << 10  # the noisy count of unclipped clients is in units of a thousandth
@@ -39,6 +40,7 @@ class Server:
         sampling_rate: The chance with which each site is drawn on its own; 1 where none is left to chance.
         seed: Of the order in which sites visit their records.
         randomness: Of the server's noise.
+        one_shot: The committee that opens the sums; by default the sites open them among themselves.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Server:
         sampling_rate: float = 1.0,
         seed: int = 0,
         randomness: Callable[[int], bytes] = random_bytes,
+        one_shot: OneShot | None = None,
     ) -> None:
         self._task, self._roster, self._session_id = task, dict(roster), session_id
         self._cohort_size = cohort_size or len(roster)
         self._rate, self._seed, self._randomness = sampling_rate, seed, randomness
+        self._one_shot = one_shot
         self._weights: Float64[ndarray, "weights"] = task.model.initial()
         self._state: State = {}
         self._releases: list[NoiseAdded] = []
@@ -124,7 +128,7 @@ class Server:
 
     def masking_server(self) -> MaskingServer:
         """The state machine that takes in the sites' masked messages of the round that is open."""
-        return PairwiseServer(self._session())
+        return masking_server(self._session(), randomness=self._randomness)
 
     def close_round(self, released: SecureSum) -> tuple[Event, ...]:
         """Update the weights from the sum and account for it. Returns what happened, for the ledger.
@@ -135,7 +139,7 @@ class Server:
         event = released.event
         if (event.session, event.round) != (self._session_id, self._round):
             raise ProtocolError(f"server, step update: expected the sum of round {self._round}, got another")
-        integers = fixed_point.from_ring(released.total, modulus_bits=MODULUS_BITS)
+        integers = from_ring(released.total, modulus_bits=event.modulus_bits)
         return (event, *self.close_sum(integers, invited=event.invited, survivors=event.survivors))
 
     def close_sum(
@@ -251,7 +255,7 @@ class Server:
         self._round += 1
         return trained
 
-    def _session(self) -> Session:
+    def _session(self) -> Round:
         roster = self._roster if self._cohort is None else {n: self._roster[n] for n in self._cohort}
         return self._task.session(
             session_id=self._session_id,
@@ -259,6 +263,7 @@ class Server:
             round_number=self._round,
             weights=self._weights,
             shared=self._shared(),
+            one_shot=self._one_shot,
         )
 
     def _sites(self) -> int:

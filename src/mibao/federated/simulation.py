@@ -18,7 +18,9 @@ from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import Event
 from mibao.federated.actors import Actors
 from mibao.federated.cohorts import draw_by_chance, draw_cohort
+from mibao.federated.committee import Keys, committee_for
 from mibao.federated.journal import Journal
+from mibao.federated.masks import OneShot
 from mibao.federated.privacy import NoiseSource, Unit
 from mibao.federated.records import Records
 from mibao.federated.server import Server
@@ -118,6 +120,8 @@ class Plan:
             site is drawn on its own, by a source that nobody can foresee, and this is the mean.
         dropouts: For a round's number, the sites that vanish in it after agreeing on masks, before uploading.
         engine: How sites are run.
+        committee: With how many members, 4 to 64, a committee opens the sums: a site sends one message then. 0: the
+            sites open them among themselves, in five messages. Only where the messages of the masking are run.
         seed: Of cohorts and of the order of records, where they need not be secret.
         every: How often to evaluate, in rounds; the last round is evaluated in any case.
         stop_at_budget: End the run with what there is when the privacy budget ends, rather than raise.
@@ -131,6 +135,7 @@ class Plan:
     cohort: int | None = None
     dropouts: Mapping[int, Set[int]] = field(default_factory=dict)
     engine: str = Engine.AUTO.value
+    committee: int = 0
     seed: int = 0
     every: int = 1
     stop_at_budget: bool = False
@@ -169,6 +174,7 @@ def simulate(
     cohort: int | None = None,
     dropouts: Mapping[int, Set[int]] = NO_DROPOUTS,
     engine: str = Engine.AUTO.value,
+    committee: int = 0,
     seed: int = 0,
     evaluate: Records | None = None,
     every: int = 1,
@@ -200,6 +206,7 @@ def simulate(
         cohort=cohort,
         dropouts=dropouts,
         engine=engine,
+        committee=committee,
         seed=seed,
         every=every,
         stop_at_budget=stop_at_budget,
@@ -207,6 +214,10 @@ def simulate(
     session_id = RandomId(randomness(RandomId.size))
     masked = _runs_messages(task, plan)
     signers = signers_for(plan.clients, randomness=randomness) if masked else {}
+    one_shot: OneShot | None = None
+    keys: dict[int, Keys] = {}
+    if plan.committee:
+        one_shot, keys = committee_for(plan.committee, first=plan.clients, randomness=randomness)
     server = Server(
         task,
         roster={number: signer.public for number, signer in signers.items()},
@@ -215,12 +226,15 @@ def simulate(
         sampling_rate=plan.size / plan.clients if _by_chance(task, plan) else 1.0,
         seed=plan.seed,
         randomness=randomness,
+        one_shot=one_shot,
     )
     journal = None if folder is None else Journal(folder, binding=_binding(task, plan))
     with ExitStack() as stack:
         transport: Transport
         if masked:
-            transport = Messages(task, signers=signers, session_id=session_id, randomness=randomness)
+            transport = Messages(
+                task, signers=signers, session_id=session_id, randomness=randomness, one_shot=one_shot, keys=keys
+            )
         else:
             actors = stack.enter_context(Actors(task)) if Engine(plan.engine) is Engine.RAY else None
             transport = Sums(task, randomness=randomness, works=actors)
@@ -371,4 +385,7 @@ def _runs_messages(task: Task, plan: Plan) -> bool:
         raise InputError("simulation: the engine 'messages' runs secure sums, with the sites' own noise or none")
     if task.secure and plan.size < MIN_SITES:
         raise InputError(f"simulation: expected {MIN_SITES} sites or more for a secure sum, got {plan.size}")
-    return asked is Engine.MESSAGES or (asked is Engine.AUTO and possible and plan.size <= _FEW_SITES)
+    masked = asked is Engine.MESSAGES or (asked is Engine.AUTO and possible and plan.size <= _FEW_SITES)
+    if plan.committee and not masked:
+        raise InputError("simulation: a committee opens sums where every message of the masking is run: 'messages'")
+    return masked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -17,6 +18,7 @@ from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.federated.adoption import adopt
+from mibao.federated.masks import OneShot, Round
 from mibao.federated.models import Model
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
 from mibao.federated.records import Records, as_records
@@ -159,11 +161,13 @@ class Task:
         round_number: int,
         weights: Float64[ndarray, "weights"],
         shared: Shared = NOTHING_SHARED,
-    ) -> Session:
+        one_shot: OneShot | None = None,
+    ) -> Round:
         """The secure sum of one round; sites and server each derive it, nobody receives it.
 
         More than two thirds of the sites must take part, and never fewer than three. The weights that the round
         begins with, and what else the server shares, are bound into it: sites that were sent different ones never sum.
+        With ``one_shot`` its committee opens the sum; without, the sites among themselves.
 
         Source: Pasquini, Francati and Ateniese, "Eluding Secure Aggregation in Federated Learning via Model
         Inconsistency", CCS 2022.
@@ -172,6 +176,17 @@ class Task:
         bound = [weights.astype("<f8").tobytes()]
         for name, array in sorted(shared.items()):
             bound += [name.encode(), array.astype("<f8").tobytes()]
+        task_hash = hashlib.sha256(domain_tag("federated-round", self.fingerprint(), *bound)).digest()
+        if one_shot is not None:
+            return one_shot.session(
+                session_id=session_id,
+                roster=roster,
+                round_number=round_number,
+                least=least,
+                length=self.sum_length,
+                task_hash=task_hash,
+                noise_std=self._site_noise_std(sites=len(roster)),
+            )
         return Session(
             session_id=session_id,
             round=round_number,
@@ -180,8 +195,14 @@ class Task:
             min_clients=least,
             length=self.sum_length,
             modulus_bits=MODULUS_BITS,
-            task_hash=hashlib.sha256(domain_tag("federated-round", self.fingerprint(), *bound)).digest(),
+            task_hash=task_hash,
         )
+
+    def _site_noise_std(self, *, sites: int) -> float:
+        """Of the noise that one of ``sites`` adds, in units of the grid."""
+        if self.privacy is None or self.privacy.noise is not NoiseSource.DISTRIBUTED:
+            return 0.0
+        return math.sqrt(self.privacy.share_variance(dimension=self.sum_length, sites=sites))
 
     def simulate(self, **plan: Any) -> Result:
         """The whole training on this machine. Arguments and errors as :func:`mibao.federated.simulation.simulate`."""

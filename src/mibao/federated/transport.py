@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,19 +21,23 @@ from mibao import dp
 from mibao.crypto.keys import SEED_BYTES, SignerPrivateKey, SignerSuite, generate_signer
 from mibao.errors import InputError, ProtocolError
 from mibao.events import Event
+from mibao.federated.committee import Keys, Seat
 from mibao.federated.local_training import LocalWork
+from mibao.federated.masks import OneShot
 from mibao.federated.node import Instruction, Node
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
 from mibao.federated.records import Records
 from mibao.federated.server import Server
 from mibao.federated.strategies import FedBuff, FedSGD
-from mibao.federated.task import MODULUS_BITS, Task
+from mibao.federated.task import Task
 from mibao.federated.uploads import Own, Uploads, on_grid, plan_work, private_sum, uploads
 from mibao.secagg import Phase, SecureSum, run_round
 from mibao.types import RandomId
 
 _KEPT_BYTES = 128 << 20
 _NUMBER_BYTES = 8
+
+NO_KEYS: Mapping[int, Keys] = MappingProxyType({})
 
 Works = Callable[[Float64[ndarray, "weights"], Sequence[LocalWork], Mapping[int, Own]], Iterator[Uploads]]
 
@@ -92,6 +97,8 @@ class Messages:
         signers: Each site's signing key.
         session_id: Names the run.
         randomness: Of masks and noise.
+        one_shot: The committee that opens the sums; by default the sites open them among themselves.
+        keys: The committee's keys.
     """
 
     def __init__(
@@ -101,9 +108,12 @@ class Messages:
         signers: Mapping[int, SignerPrivateKey],
         session_id: RandomId,
         randomness: Callable[[int], bytes],
+        one_shot: OneShot | None = None,
+        keys: Mapping[int, Keys] = NO_KEYS,
     ) -> None:
         self._task, self._signers, self._session_id, self._randomness = task, dict(signers), session_id, randomness
         self._roster = {number: signer.public for number, signer in signers.items()}
+        self._one_shot, self._keys = one_shot, dict(keys)
         self._nodes: dict[int, Node] = {}
         self._owns: dict[int, Own] = {}
         self._addends: dict[int, UInt64[ndarray, "upload"]] = {}
@@ -120,7 +130,8 @@ class Messages:
                 refused.append(Refused(site=number, round=instruction.round, why=str(error)))
         try:
             vanish = dict.fromkeys(dropped & set(clients), Phase.MASK)
-            released = run_round(server.masking_server(), clients, dropped=vanish)
+            members = {number: seat.join(instruction) for number, seat in self._seats().items()}
+            released = run_round(server.masking_server(), clients, dropped=vanish, committee=members)
         except ProtocolError as error:
             why = "; ".join([str(error), *(each.why for each in refused)])
             return Outcome(events=server.abandon_round(), refused=tuple(refused), abandoned=why)
@@ -151,12 +162,28 @@ class Messages:
                 randomness=self._randomness,
                 own=self._owns.setdefault(number, {}),
                 witness=self._addends.__setitem__,
+                one_shot=self._one_shot,
             )
         return self._nodes[number]
 
+    def _seats(self) -> dict[int, Seat]:
+        if self._one_shot is None:
+            return {}
+        return {
+            number: Seat(
+                self._task,
+                number=number,
+                keys=keys,
+                roster=self._roster,
+                session_id=self._session_id,
+                one_shot=self._one_shot,
+            )
+            for number, keys in self._keys.items()
+        }
+
     def _is_exact(self, released: SecureSum) -> bool:
         addends = np.stack([self._addends[number] for number in released.survivors])
-        total = np.sum(addends, axis=0, dtype=np.uint64) & np.uint64((1 << MODULUS_BITS) - 1)
+        total = np.sum(addends, axis=0, dtype=np.uint64) & np.uint64((1 << released.event.modulus_bits) - 1)
         return bool(np.array_equal(np.asarray(total, dtype=np.uint64), released.total))
 
 

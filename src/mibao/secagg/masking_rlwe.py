@@ -163,6 +163,11 @@ class CommitteeSession:
         object.__setattr__(self, "roster", MappingProxyType(dict(sorted(self.roster.items()))))
 
     @property
+    def least_alive(self) -> int:
+        """The fewest clients with which a sum comes out."""
+        return self.min_clients
+
+    @property
     def delta_bits(self) -> int:
         """Messages are multiplied by ``2**delta_bits``."""
         return delta_bits(self.parameters, clients=len(self.roster), length=self.length)
