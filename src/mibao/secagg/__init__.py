@@ -1,5 +1,6 @@
 """Sums without seeing the addends: masking schemes, their session logic, and a simulator of whole rounds."""
 
+from mibao.secagg.certified_roster import Certificate, Role, certified_committee, certified_roster, certify
 from mibao.secagg.encrypted_sum import HolderSession
 from mibao.secagg.encrypted_sum_parties import EncryptedSumClient, EncryptedSumServer, KeyHolder
 from mibao.secagg.journal import FileJournal, Journal, MemoryJournal
@@ -26,6 +27,7 @@ from mibao.secagg.simulation import run_round, simulate_sum
 from mibao.secagg.vector_codec import VectorCodec
 
 __all__ = [
+    "Certificate",
     "Committee",
     "CommitteeMember",
     "CommitteeSession",
@@ -47,10 +49,14 @@ __all__ = [
     "Phase",
     "RlweClient",
     "RlweServer",
+    "Role",
     "SecureSum",
     "Session",
     "Trust",
     "VectorCodec",
+    "certified_committee",
+    "certified_roster",
+    "certify",
     "client_randomness_bytes",
     "default_threshold",
     "parameter_set",
