@@ -127,7 +127,7 @@ class Session:
 
         0 where the server is trusted to keep to them.
 
-        Source: Bonawitz et al., CCS 2017, section 6.2; derived in ``docs/spec/secagg.md``.
+        Source: Bonawitz et al., CCS 2017, on active adversaries; derived in ``docs/spec/secagg.md``.
         """
         if self.trust is Trust.HONEST_SERVER:
             return 0
@@ -231,7 +231,7 @@ def default_threshold(clients: int) -> int:
     Raises:
         InputError: fewer than 2 clients.
 
-    Source: Bonawitz et al., CCS 2017, section 6.2.
+    Source: Bonawitz et al., CCS 2017, on active adversaries.
     """
     _check_range("clients", clients, 2, MAX_CLIENTS)
     return min(2 * clients // 3 + 1, clients)

@@ -118,7 +118,7 @@ def neighbours(session: Session, context: ShareContext, clients: Collection[int]
 
     The order on the circle hangs on every advertised key, so it is fixed only after all are.
 
-    Source: Bell et al., CCS 2020, section 3.2.
+    Source: Bell et al., CCS 2020.
     """
     everybody = frozenset(clients)
     if session.neighbours is None or session.neighbours >= len(everybody) - 1:

@@ -1,7 +1,7 @@
 """How many neighbours, shares and committee members a promise takes: tail probabilities, counted exactly.
 
-Source: Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020, section 3 and
-appendix; ``docs/spec/secagg.md``, sections 7 and 14.
+Source: Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020;
+``docs/spec/secagg.md``, sections 7 and 14.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Products run through complex floating-point transforms of half the length. The matrix is cut into limbs so narrow
 that the proven error of a transform stays under 0.4: rounding to the nearest integer is then exact.
 
-Source: Percival, Math. Comp. 72 (2003), theorem 5.1; ``docs/spec/secagg.md``, section 10.
+Source: Percival, Math. Comp. 72 (2003), on the error of weighted transforms; ``docs/spec/secagg.md``, section 10.
 """
 
 from __future__ import annotations

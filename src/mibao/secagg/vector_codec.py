@@ -10,8 +10,8 @@ Error bounds, stated here once, in units of the values, with ``step`` the codec'
 * with ``kept`` of ``d`` coordinates sent, the same random ones by all, the estimate of a sum is right in the mean, with
   error of variance at most ``(d / kept - 1) * |x|**2`` over the choice.
 
-Sources: Suresh et al., "Distributed Mean Estimation with Limited Communication", ICML 2017, sections 2 and 3;
-Kairouz, Liu and Steinke, ICML 2021, section 4 (rounding until the norm is within its bound).
+Sources: Suresh et al., "Distributed Mean Estimation with Limited Communication", ICML 2017;
+Kairouz, Liu and Steinke, ICML 2021, on conditional rounding (rounding until the norm is within its bound).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class VectorCodec:
     def squared_sensitivity(self) -> int:
         """The largest squared norm of one client's integers at weight 1, rotation and rounding included.
 
-        Source: Kairouz et al. 2021, section 4.1: the smaller of the sure bound and the one of conditional rounding.
+        Source: Kairouz et al. 2021: the smaller of the sure bound and the one of conditional rounding.
         """
         norm, width = self.clip / self.step, self.kept or self.width
         sure = (norm + math.sqrt(width)) ** 2
