@@ -24,6 +24,7 @@ from benchmarks.peers.venvs import ROOT, ask, ask_python
 from mibao.errors import MibaoError
 
 _MILLION, _HUNDRED_THOUSAND = 1_000_000, 100_000
+_SIZES = (10, 30, 100, 300, 1000, 3000, 10_000)
 _ATTACK_TESTS = {
     "secagg.attack_overlap": ("overlapping_alive_and_dropped", "question_that_breaks_a_rule", "overlapping_lists"),
     "secagg.attack_swapped_keys": ("key_swapped_by_the_server", "a_swapped_key_is_refused", "unsigned_key_is_refused"),
@@ -70,19 +71,19 @@ def mask_alone(length: int) -> dict[str, float]:
     return {"mask_s": median(seconds), "first_s": seconds[0]}
 
 
-def one_client(clients: int, length: int) -> dict[str, float]:
+def one_client(clients: int, length: int, set_id: str) -> dict[str, float]:
     """One client's seconds, and the server's to take one message in, on a roster of this many; b = 16.
 
-    Nothing is shared between clients but what a process that takes part in a second round would have kept; ``first_s``
-    is the first client of a fresh process, which has kept nothing.
+    ``roster_s`` is what a client spends once a run to check and hash the roster. Nothing is shared between clients but
+    what a process that takes part in a second round would have kept; ``first_s`` is the first client of a fresh
+    process, which has kept nothing but that.
     """
     from mibao.crypto.keys import RecipientSuite, SignerSuite, generate_recipient, generate_signer
     from mibao.crypto.rng import random_bytes, random_id
-    from mibao.secagg import Committee, CommitteeSession, Member, MemoryJournal, RlweClient, RlweServer, Trust
+    from mibao.secagg import Committee, CommitteeSession, Member, MemoryJournal, RlweClient, RlweServer, Roster, Trust
     from mibao.secagg.rlwe_parameters import ParameterSet
 
-    # At 1e5 parameters up to 10,000 clients are compared: one set for all of them.
-    parameters = ParameterSet.RLWE_2048_32 if length == _MILLION else ParameterSet.RLWE_2048_48
+    parameters = next(one for one in ParameterSet if one.id == set_id)
     signers = {n: generate_signer(SignerSuite.ED25519, random_bytes(32)) for n in range(clients)}
     members = {
         n: Member(
@@ -111,7 +112,16 @@ def one_client(clients: int, length: int) -> dict[str, float]:
         started = time.process_time()
         server.receive(sent)
         intake_s.append(time.process_time() - started)
-    return {"client_s": median(client_s), "first_s": client_s[0], "intake_s": median(intake_s)}
+    started = time.process_time()
+    _ = Roster(session.roster).root
+    roster_s = time.process_time() - started
+    return {
+        "client_s": median(client_s),
+        "first_s": client_s[0],
+        "intake_s": median(intake_s),
+        "roster_s": roster_s,
+        "upload_bytes": float(len(sent)),
+    }
 
 
 def exact_patterns(scheme: str, patterns: int) -> dict[str, float]:
@@ -164,7 +174,7 @@ def measure_million() -> Iterator[Measurement]:
         note = f"besides, {1e3 * intake:.0f} ms to verify and add {100 - dropped} uploads as they come in"
         yield Measurement(id=row, ours=1e3 * server, note=note)
         if not dropped:
-            alone = [_own("one_client", 100, _MILLION) for _ in range(repeats)]
+            alone = [_own("one_client", 100, _MILLION, "rlwe-2048-32") for _ in range(repeats)]
             client = 1e3 * median(run["client_s"] for run in alone)
             note = f"the first in a fresh process: {1e3 * median(run['first_s'] for run in alone):.0f} ms"
             yield _beside("secagg.client", client, lambda: 1e3 * _flower(10, _MILLION)["client_s"], note)
@@ -204,13 +214,46 @@ def measure_exactness() -> Iterator[Measurement]:
         yield Measurement(id=f"secagg.exact_{scheme}", ours=found, note=f"{patterns} patterns")
 
 
+@cache
+def growth(set_id: str) -> dict[int, dict[str, float]]:
+    """For each number of clients that this parameter set has room for, medians of three fresh processes."""
+    from mibao.secagg.rlwe_parameters import ParameterSet, message_bits
+
+    parameters = next(one for one in ParameterSet if one.id == set_id)
+    found = {}
+    for size in _SIZES:
+        if message_bits(parameters, clients=size, length=_HUNDRED_THOUSAND) >= 16 + (size - 1).bit_length():
+            runs = [_own("one_client", size, _HUNDRED_THOUSAND, set_id) for _ in range(rounds(3))]
+            found[size] = {name: median(run[name] for run in runs) for name in runs[0]}
+    return found
+
+
 def measure_growth() -> Iterator[Measurement]:
-    """From 10 to 10,000 clients."""
-    sizes = (10, 100, 1000, 10_000)
-    found = {size: _own("one_client", size, _HUNDRED_THOUSAND) for size in sizes}
+    """From 10 to 10,000 clients with one parameter set; the smaller set, up to 100, is in the note."""
+    small, found = growth("rlwe-2048-32"), growth("rlwe-2048-48")
     for row, name in (("secagg.growth_client", "client_s"), ("secagg.growth_server", "intake_s")):
-        shown = ", ".join(f"{size:,}: {1e3 * found[size][name]:.2f} ms" for size in sizes)
-        yield Measurement(id=row, ours=found[10_000][name] / found[10][name], note=shown)
+        shown = ", ".join(f"{size:,}: {1e3 * found[size][name]:.2f} ms" for size in found)
+        less = ", ".join(f"{size:,}: {1e3 * small[size][name]:.2f}" for size in small)
+        note = f"rlwe-2048-48: {shown}; rlwe-2048-32, which has room for 109 clients here: {less}"
+        if name == "client_s":
+            note += f"; once a run, the roster of 10,000: {1e3 * found[10_000]['roster_s']:.0f} ms"
+        yield Measurement(id=row, ours=found[10_000][name] / found[10][name], note=note)
+
+
+def draw_growth(path: Path) -> None:
+    """The same as a picture: ``python -m benchmarks.secagg draw_growth docs/secagg-growth.svg``."""
+    from mibao.cli.secagg_picture import curves
+
+    sets = {"rlwe-2048-32": growth("rlwe-2048-32"), "rlwe-2048-48": growth("rlwe-2048-48")}
+    panels = {
+        "one client, ms CPU": {
+            name: {n: 1e3 * each["client_s"] for n, each in found.items()} for name, found in sets.items()
+        },
+        "server, all uploads, ms CPU": {
+            name: {n: 1e3 * n * each["intake_s"] for n, each in found.items()} for name, found in sets.items()
+        },
+    }
+    path.write_text(curves("100,000 numbers of 16 bits, 10 to 10,000 clients", panels), encoding="utf-8")
 
 
 def measure_attacks() -> Iterator[Measurement]:
@@ -265,7 +308,10 @@ if __name__ == "__main__":
     _calls: dict[str, Callable[[list[str]], dict[str, float]]] = {
         "rehearsed": lambda given: rehearsed(given[0], int(given[1]), int(given[2]), int(given[3])),
         "mask_alone": lambda given: mask_alone(int(given[0])),
-        "one_client": lambda given: one_client(int(given[0]), int(given[1])),
+        "one_client": lambda given: one_client(int(given[0]), int(given[1]), given[2]),
         "exact_patterns": lambda given: exact_patterns(given[0], int(given[1])),
     }
-    print(json.dumps(_calls[sys.argv[1]](sys.argv[2:])))
+    if sys.argv[1] == "draw_growth":
+        draw_growth(Path(sys.argv[2]))
+    else:
+        print(json.dumps(_calls[sys.argv[1]](sys.argv[2:])))

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from command_line import mibao
+from mibao.cli.secagg_picture import curves
 
 SMALL = ("--clients", 5, "--params", "1e2", "--committee", 5, "--corrupt", 1, "--packing", 2)
 
@@ -50,3 +51,16 @@ def test_simulate_refuses_what_cannot_be(words: tuple[str, str], error: str, tmp
     done = mibao("secagg", "simulate", *SMALL, *words, folder=tmp_path)
     assert done.returncode == 2
     assert error in done.stderr
+
+
+def test_curves_share_their_axes_and_a_tenfold_is_as_long_in_either_direction_of_growth() -> None:
+    content = curves("growth", {"flat": {"a": {10: 1.0, 100: 1.0}}, "linear": {"b": {10: 2.0, 100: 20.0, 1000: 200.0}}})
+    picture = ElementTree.fromstring(content)  # noqa: S314 - our own text
+    space = "{http://www.w3.org/2000/svg}"
+    flat, linear = (
+        [tuple(map(float, pair.split(","))) for pair in line.attrib["points"].split()]
+        for line in picture.iter(f"{space}polyline")
+    )
+    assert flat[0][1] == flat[1][1]
+    assert linear[0][1] - linear[1][1] == pytest.approx(linear[1][1] - linear[2][1], abs=0.2) != 0.0
+    assert {text.text for text in picture.iter(f"{space}text")} >= {"growth", "flat", "linear", "a", "b", "1,000"}

@@ -23,6 +23,7 @@ from mibao.secagg.masking_rlwe_member import CommitteeMember
 from mibao.secagg.masking_rlwe_server import RlweServer
 from mibao.secagg.planning import GraphPlan, plan_graph, require_safe_committee
 from mibao.secagg.rlwe_parameters import ParameterSet, parameter_set, smallest_set
+from mibao.secagg.roster import Roster
 from mibao.secagg.simulation import run_round, simulate_sum
 from mibao.secagg.vector_codec import VectorCodec
 
@@ -50,6 +51,7 @@ __all__ = [
     "RlweClient",
     "RlweServer",
     "Role",
+    "Roster",
     "SecureSum",
     "Session",
     "Trust",

@@ -20,6 +20,7 @@ from mibao.errors import InputError, IntegrityError
 from mibao.secagg import message_fields as fields
 from mibao.secagg.masking import MAX_CLIENT_NUMBER, TASK_HASH_BYTES
 from mibao.secagg.masking_rlwe import MAX_RLWE_CLIENTS, Committee, Member
+from mibao.secagg.roster import Roster
 from mibao.secagg.signed_maps import decode_map
 
 VERSION = 1
@@ -131,9 +132,7 @@ def read_certificate(data: bytes, *, authority: SignerPublicKey, role: Role, tas
     return found
 
 
-def certified_roster(
-    certificates: Iterable[bytes], *, authority: SignerPublicKey, task: bytes, at_s: int
-) -> dict[int, SignerPublicKey]:
+def certified_roster(certificates: Iterable[bytes], *, authority: SignerPublicKey, task: bytes, at_s: int) -> Roster:
     """The roster of a session: each number's key, one number and one key an identity.
 
     ``min_clients`` of a session over it counts certified identities.
@@ -148,7 +147,7 @@ def certified_roster(
         IntegrityError: one does not hold, or two share an identity, a number or a key; names the numbers.
     """
     held = _held(certificates, authority=authority, role=Role.CLIENT, task=task, at_s=at_s)
-    return {number: certificate.signer for number, certificate in held.items()}
+    return Roster({number: certificate.signer for number, certificate in held.items()})
 
 
 def certified_committee(

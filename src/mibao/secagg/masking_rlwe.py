@@ -29,6 +29,7 @@ from mibao.secagg import ring
 from mibao.secagg.masking import MAX_CLIENT_NUMBER, MAX_LENGTH, MAX_ROUND, TASK_HASH_BYTES, Trust
 from mibao.secagg.packed_sharing import Packing
 from mibao.secagg.rlwe_parameters import RING_DEGREE, ParameterSet, check_room, delta_bits
+from mibao.secagg.roster import Roster
 from mibao.types import RandomId
 
 VERSION = 1
@@ -110,7 +111,8 @@ class CommitteeSession:
     Attributes:
         session_id: Names the training run or query.
         round: 0 or more; a resumed round has a new number.
-        roster: Every invited client's number and key, pinned or certified.
+        roster: Every invited client's number and key, pinned or certified; a :class:`Roster` is hashed once for all
+            rounds that it is given to.
         committee: Who can undo the mask of the sum.
         parameters: Ring and modulus.
         trust: What the server is trusted with.
@@ -150,17 +152,14 @@ class CommitteeSession:
         _check_range("length", self.length, 1, MAX_LENGTH)
         _check_range("input_bits", self.input_bits, 1, MAX_INPUT_BITS)
         _check_range("expiry", self.expires_s, 0, (1 << 63) - 1)
-        for number in self.roster:
-            _check_range("client number", number, 0, MAX_CLIENT_NUMBER)
         for name, value in (("clip", self.clip), ("noise multiplier", self.noise_multiplier)):
             if not 0.0 <= value < math.inf:
                 raise InputError(f"session: expected a {name} of 0 or more, got {value:g}")
         if len(self.task_hash) != TASK_HASH_BYTES or len(self.model_hash) != TASK_HASH_BYTES:
             raise InputError("session: expected 32 bytes each for the task's and the model's hash")
-        if len({key.raw for key in self.roster.values()}) != clients:
-            raise InputError("session: expected a signing key of its own for every client, got one twice")
         check_room(self.parameters, clients=clients, length=self.length, input_bits=self.input_bits)
-        object.__setattr__(self, "roster", MappingProxyType(dict(sorted(self.roster.items()))))
+        if not isinstance(self.roster, Roster):
+            object.__setattr__(self, "roster", Roster(self.roster))
 
     @property
     def least_alive(self) -> int:
@@ -187,11 +186,10 @@ class CommitteeSession:
         """Field elements of one share of all secrets, without the blinds of the dealer check."""
         return self.secrets * RING_DEGREE // self.committee.packing
 
-    @cached_property
+    @property
     def roster_root(self) -> bytes:
         """32 bytes that stand for every client's number and key."""
-        listed: list[canonical.Value] = [[n, key.suite.value, key.raw] for n, key in self.roster.items()]
-        return hashlib.sha256(domain_tag("secagg/rlwe/roster", canonical.encode(listed))).digest()
+        return self.roster.root if isinstance(self.roster, Roster) else Roster(self.roster).root
 
     @cached_property
     def full_task_hash(self) -> bytes:
