@@ -237,3 +237,21 @@ def test_randomness_of_another_length_is_refused() -> None:
     made = CommitteeRound()
     with pytest.raises(InputError, match=r"^server: expected 32 random bytes, got 31$"):
         RlweServer(made.session, randomness=bytes(31), now=made.now)
+
+
+def test_what_follows_a_header_begins_at_a_multiple_of_eight_behind_zeros() -> None:
+    padded = 0
+    for number in (3, 300, 70_000):
+        made = CommitteeRound(round_number=number)
+        message = made.client(0).start()
+        begin = len(message) - made.format.vector_bytes - 5 * made.format.sealed_bytes
+        assert begin % 8 == 0
+        end = 14 + int.from_bytes(message[10:14], "big")
+        assert message[end:begin] == bytes(begin - end)
+        if begin > end:
+            padded += 1
+            altered = message[: begin - 1] + b"\x01" + message[begin:]
+            with pytest.raises(ProtocolError, match=r"^unknown client, step mask: upload: expected zeros behind the"):
+                made.server.receive(altered)
+        made.server.receive(message)
+    assert padded

@@ -167,7 +167,9 @@ def parts_of(client: int) -> tuple[bytes, list[bytes], bytes]:
     payload = bytes.fromhex(VECTORS["uploads"][str(client)])[10:]
     size = int.from_bytes(payload[:4], "big")
     sealed = 1120 + 16 + 4 * (N // 2 + 2)
-    rest = payload[4 + size :]
+    padding = -(10 + 4 + size) % 8
+    assert payload[4 + size : 4 + size + padding] == bytes(padding)
+    rest = payload[4 + size + padding :]
     return payload[4 : 4 + size], [rest[i * sealed : (i + 1) * sealed] for i in range(4)], rest[4 * sealed :]
 
 

@@ -17,6 +17,10 @@ Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | dict[str, V
 MAX_DEPTH = 8
 _INT_LIMIT = 1 << 64
 
+# Of these kinds every value will do: most of a record, not worth a call each.
+_ANY = frozenset({bytes, str, bool})
+_NESTED = (list, dict)
+
 
 def encode(value: object) -> bytes:
     """The one canonical encoding of ``value``.
@@ -50,7 +54,7 @@ def decode(data: bytes, *, max_bytes: int) -> Value:
 
 def _check(value: object, *, depth: int) -> None:
     kind = type(value)
-    if kind is bytes or kind is str or kind is bool:
+    if kind in _ANY:
         return
     if isinstance(value, int):
         if not -_INT_LIMIT <= value < _INT_LIMIT:
@@ -58,13 +62,14 @@ def _check(value: object, *, depth: int) -> None:
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InputError("canonical record: expected a finite number")
-    elif isinstance(value, list | dict):
+    elif isinstance(value, _NESTED):
         if depth >= MAX_DEPTH:
             raise InputError(f"canonical record: expected at most {MAX_DEPTH} levels of nesting")
         for key in value if isinstance(value, dict) else ():
             if not isinstance(key, str):
                 raise InputError(f"canonical record: expected text as a key, got {type(key).__name__}")
         for item in value.values() if isinstance(value, dict) else value:
-            _check(item, depth=depth + 1)
+            if type(item) not in _ANY:
+                _check(item, depth=depth + 1)
     else:
         raise InputError(f"canonical record: {kind.__name__} has no canonical encoding")

@@ -28,6 +28,8 @@ FRAME_VERSION = 1
 HASH_BYTES = 32
 ELEMENT_BYTES = 4
 SERVER = "server"
+# Of what follows the header, from the start of the frame: vectors are then added where they lie.
+ALIGNMENT = 8
 _TAG_BYTES = 16
 _ENCAPSULATED_BYTES = kem.ENCAPSULATED_BYTES[RecipientSuite.MLKEM768_X25519]
 
@@ -99,7 +101,7 @@ class RlweFormat:
         """A client's one message; ``shares`` are sealed, in the order of the members."""
         body = {**self._agreed, "shares": [_sha256(one) for one in shares], "vector": blake3(vector).digest()}
         header = self.sign_map(Kind.UPLOAD, body, sender=client, signer=signer)
-        payload = b"".join([len(header).to_bytes(4, "big"), header, *shares, vector])
+        payload = b"".join([len(header).to_bytes(4, "big"), header, bytes(_padding(len(header))), *shares, vector])
         return _frame(Kind.UPLOAD, payload)
 
     def read_upload(self, data: bytes) -> Upload:
@@ -111,15 +113,19 @@ class RlweFormat:
         """
         rest = len(self._members) * self.sealed_bytes + self.vector_bytes
         with fields.blaming("unknown client", Phase.MASK):
-            payload = self._payload(Kind.UPLOAD, data, most=4 + self.max_header_bytes + rest)
+            payload = self._payload(Kind.UPLOAD, data, most=4 + self.max_header_bytes + ALIGNMENT + rest)
             size = int.from_bytes(payload[:4], "big")
-            if size > self.max_header_bytes or len(payload) != 4 + size + rest:
+            begin = 4 + size + _padding(size)
+            if size > self.max_header_bytes or len(payload) != begin + rest:
                 raise IntegrityError("upload: its parts are not as long as this session's")
+            if any(payload[4 + size : begin]):
+                raise IntegrityError("upload: expected zeros behind the header")
             header = bytes(payload[4 : 4 + size])
             client = sender_of(header)
+        # A copy of the shares alone: views of the message would keep every vector in memory.
+        sealed_all = memoryview(bytes(payload[begin : len(payload) - self.vector_bytes]))
         shares = tuple(
-            payload[start : start + self.sealed_bytes]
-            for start in range(4 + size, len(payload) - self.vector_bytes, self.sealed_bytes)
+            sealed_all[start : start + self.sealed_bytes] for start in range(0, len(sealed_all), self.sealed_bytes)
         )
         vector = payload[len(payload) - self.vector_bytes :]
         with fields.blaming(fields.client_name(client), Phase.MASK):
@@ -243,6 +249,10 @@ class RlweFormat:
 def member_name(number: int) -> str:
     """How an error names a member of the committee."""
     return f"member {number}"
+
+
+def _padding(header_bytes: int) -> int:
+    return -(frames.HEADER_BYTES + 4 + header_bytes) % ALIGNMENT
 
 
 def _frame(kind: Kind, payload: bytes) -> bytes:

@@ -170,8 +170,7 @@ class RlweServer:
             raise ProtocolError(f"{fields.client_name(upload.client)}, step mask: sent a second vector")
         self._sum.add(upload.vector)
         self._headers[upload.client] = upload.header
-        # Copies: views would keep every vector in memory.
-        self._shares[upload.client] = tuple(memoryview(bytes(share)) for share in upload.shares)
+        self._shares[upload.client] = upload.shares
         self._came[upload.client] = b""
         self._received_bytes += len(message)
         return upload.client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 from mibao.codec import canonical
 from mibao.crypto import sign
@@ -39,7 +40,7 @@ class SignedMaps:
             IntegrityError: malformed, from another sender, a field of ``agreed`` differs, or the signature is not
                 that key's.
         """
-        envelope = decode_map(data)
+        envelope = _envelope(data)
         fields.expect_fields(envelope, "body", "sender", "signature")
         if fields.integer(envelope, "sender") != sender:
             raise IntegrityError("signed by somebody else")
@@ -55,9 +56,15 @@ class SignedMaps:
         return self._binding + sender.to_bytes(4, "big") + hashlib.sha256(content).digest()
 
 
+@lru_cache(maxsize=4)
+def _envelope(data: bytes) -> Body:
+    """Whose map it claims to be is asked before it is read: decoded once for both."""
+    return decode_map(data)
+
+
 def sender_of(data: bytes) -> int:
     """Whose signed map it claims to be. Raises ``IntegrityError`` when it is none."""
-    sender = fields.integer(decode_map(data), "sender")
+    sender = fields.integer(_envelope(data), "sender")
     if not 0 <= sender < 1 << 32:
         raise IntegrityError("sender: expected a number below 2**32")
     return sender
