@@ -56,6 +56,15 @@ def test_a_job_says_the_whole_task(job):
     assert len(read.evaluate) == 30
 
 
+def test_records_that_sites_set_aside_are_measured_at_the_sites(job):
+    job.write_text(JOB.replace('aggregation = "plain"', 'aggregation = "plain"\nheld_out = "sites.py:load_site"'))
+    done = mibao("train", job, folder=job.parent)
+    assert done.returncode == 0, done.stderr
+    assert "client_accuracy" in done.stdout
+    lines = (job.with_suffix(".result") / "metrics.jsonl").read_text().splitlines()
+    assert {"accuracy", "client_accuracy", "client_loss"} <= set(json.loads(lines[-1]))
+
+
 def test_strategies_rules_and_promises_are_read(job):
     job.write_text(JOB.replace('name = "fedavg"', 'name = "fedavg"\nrule = {name = "krum", byzantine = 1}'))
     assert read_job(job).task.strategy.rule == Krum(byzantine=1)

@@ -231,8 +231,10 @@ def test_the_two_sums_of_one_round_whose_difference_is_one_site_cannot_be_had(pr
     for node in nodes:
         with pytest.raises(ProtocolError, match="round 0: stale"):
             node.join(instruction)
-    # Nor is there another door: what is public of a node is this one.
-    assert [name for name in dir(nodes[0]) if not name.startswith("_")] == ["join"]
+    # Nor is there another door: beside this one there is that of evaluation, open once a round where the task has it.
+    assert [name for name in dir(nodes[0]) if not name.startswith("_")] == ["join", "measure"]
+    with pytest.raises(InputError, match="expected 'held_out'"):
+        nodes[0].measure(instruction)
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -25,7 +25,7 @@ from mibao.federated.simulation import Plan
 from mibao.federated.task import Task
 
 MAX_JOB_BYTES = 64 * 1024
-_TOP = {"model", "features", "loss", "data", "evaluate", "aggregation", "strategy", "privacy", "run"}
+_TOP = {"model", "features", "loss", "data", "evaluate", "held_out", "aggregation", "strategy", "privacy", "run"}
 _LINEAR = {"linear": LinearRegression, "logistic": LogisticRegression}
 _STRATEGIES = {
     kind.__name__.lower(): kind
@@ -80,6 +80,7 @@ def read_job(path: Path) -> Job:
         loss=_loss(settings, folder, path),
         privacy=_privacy(_table(settings, "privacy", path), path) if "privacy" in settings else None,
         aggregation=_text(settings.get("aggregation", "secagg"), f"{path}: aggregation"),
+        held_out=_code(settings["held_out"], folder, f"{path}: held_out") if "held_out" in settings else None,
     )
     plan = _made(Plan, _table(settings, "run", path), f"{path}: run")
     return Job(task=task, plan=plan, evaluate=_evaluated(settings, folder, path))

@@ -18,6 +18,7 @@ from mibao import dp
 from mibao.crypto.keys import SignerPrivateKey, SignerPublicKey
 from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import NoiseAdded
+from mibao.federated import evaluation
 from mibao.federated.masks import OneShot, Round, bounded, masking_client, to_ring
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
 from mibao.federated.task import Task
@@ -95,7 +96,7 @@ class Node:
         self._one_shot, self._journal = one_shot, journal
         self._records = task.records(number)
         self._own: Own = {} if own is None else own
-        self._last_round = -1
+        self._last_round = self._last_measured = -1
         self._client: MaskingClient | None = None
         self._releases: list[NoiseAdded] = []
 
@@ -116,7 +117,7 @@ class Node:
                 site. The signing key is not the pinned one.
         """
         weights = np.array(instruction.weights)  # the caller's may change
-        self._check(instruction, weights)
+        self._check(instruction, weights, last=self._last_round)
         session = self._task.session(
             session_id=self._session_id,
             roster=self._of_cohort(instruction),
@@ -141,6 +142,37 @@ class Node:
             now=time.time,
         )
         return self._client
+
+    def measure(self, instruction: Instruction) -> MaskingClient:
+        """The client whose messages carry what this site measures of the model on its records set aside, masked.
+
+        Once a round, like :meth:`join`.
+
+        Raises:
+            ProtocolError: as :meth:`join`, for a round already measured.
+            InputError: the records set aside do not fit, or the loss on them is not finite; names the site.
+        """
+        weights = np.array(instruction.weights)
+        self._check(instruction, weights, last=self._last_measured)
+        session = self._task.evaluation_session(
+            session_id=self._session_id,
+            roster=self._of_cohort(instruction),
+            round_number=instruction.round,
+            weights=weights,
+        )
+        records = evaluation.held_out(self._task, self._number)
+        part = evaluation.measured(self._task, weights, site=self._number, records=records, own=self._own)
+        integers = evaluation.to_grid(self._task, part, site=self._number, sites=len(session.roster))
+        self._last_measured = instruction.round
+        return masking_client(
+            session,
+            number=self._number,
+            signer=self._signer,
+            vector=to_ring(integers, session, private=False),
+            randomness=self._randomness,
+            journal=self._journal or MemoryJournal(),
+            now=time.time,
+        )
 
     def _charge(self, privacy: Privacy, session: Round) -> None:
         """Account for a round before it begins; until its survivors are signed for, as if they were the fewest."""
@@ -217,15 +249,15 @@ class Node:
             )
         return {number: self._roster[number] for number in instruction.cohort}
 
-    def _check(self, instruction: Instruction, weights: Float64[ndarray, "weights"]) -> None:
+    def _check(self, instruction: Instruction, weights: Float64[ndarray, "weights"], *, last: int) -> None:
         where = f"server, step instruct, round {instruction.round}"
         # A NaN is smaller than nothing and larger than nothing, and True is 1.
         if type(instruction.round) is not int or not 0 <= instruction.round <= MAX_ROUND:
             raise ProtocolError(f"{where}: expected a whole number in 0..{MAX_ROUND}")
         if instruction.session_id != self._session_id:
             raise ProtocolError(f"{where}: another training run than site {self._number} takes part in")
-        if instruction.round <= self._last_round:
-            raise ProtocolError(f"{where}: stale, site {self._number} has answered round {self._last_round}")
+        if instruction.round <= last:
+            raise ProtocolError(f"{where}: stale, site {self._number} has answered round {last}")
         if weights.shape != (self._task.model.size,):
             raise ProtocolError(f"{where}: expected {self._task.model.size} weights, got shape {weights.shape}")
         self._check_rest(instruction, where)

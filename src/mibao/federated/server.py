@@ -192,6 +192,22 @@ class Server:
         self._round = max(self._round, number)
         return self.abandon_round()
 
+    def open_evaluation(self, sites: Sequence[int]) -> Instruction:
+        """What to send to the sites that are to measure the model after the last round."""
+        return Instruction(
+            session_id=self._session_id, round=self._round - 1, weights=self.weights, cohort=tuple(sites)
+        )
+
+    def evaluation_server(self, instruction: Instruction) -> MaskingServer:
+        """The state machine that takes in what sites measured, masked."""
+        session = self._task.evaluation_session(
+            session_id=self._session_id,
+            roster={number: self._roster[number] for number in instruction.cohort or ()},
+            round_number=instruction.round,
+            weights=instruction.weights,
+        )
+        return masking_server(session, randomness=self._randomness)
+
     def spent(self) -> tuple[Event, ...]:
         """The account as it stands, where it was not already stated after every round."""
         privacy = self._privacy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Result:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The last evaluation."""
+        """The last evaluation: on records set aside and, with ``client_`` before the name, at the clients."""
         return self.reports[-1].metrics if self.reports else {}
 
 
@@ -313,9 +313,18 @@ class Run:
     def _report(self, number: int, *, seconds: float, watched: bool) -> RoundReport:
         outcome, plan = self._outcomes[-1], self._plan
         due = (number + 1) % plan.every == 0 or number + 1 == plan.rounds
-        metrics: Mapping[str, float] = {}
+        metrics: dict[str, float] = {}
         if self._evaluate is not None and due:
-            metrics = self._task.model.evaluate(self._server.weights, self._evaluate)
+            metrics |= self._task.model.evaluate(self._server.weights, self._evaluate)
+        if self._task.held_out is not None and due and outcome.survivors:
+            measured = self._transport.evaluate(self._server, self._server.open_evaluation(outcome.survivors))
+            metrics |= measured.metrics
+            outcome = self._outcomes[-1] = replace(
+                outcome,
+                events=outcome.events + measured.events,
+                refused=outcome.refused + measured.refused,
+                upload_bytes=outcome.upload_bytes + measured.upload_bytes,
+            )
         return RoundReport(
             round=number,
             seconds=seconds,

@@ -17,6 +17,7 @@ from mibao.codec import canonical
 from mibao.crypto.kdf import domain_tag
 from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
+from mibao.federated import evaluation
 from mibao.federated.adoption import adopt
 from mibao.federated.masks import OneShot, Round
 from mibao.federated.models import Model
@@ -57,10 +58,12 @@ class Task:
         loss: Of a PyTorch module, ``loss(outputs, targets)``: the mean over a batch.
         privacy: Differential privacy, or none.
         aggregation: ``"secagg"``: uploads are summed under masks; ``"plain"``: the server sees each of them.
+        held_out: Gives the records that a site sets aside to measure the model on, as ``data`` does, or ``None`` where
+            it has none. The metrics leave as a sum over sites, under masks where uploads do.
 
     Raises:
         InputError: parts that do not go together: another aggregation, privacy of records with a strategy whose
-            upload is not a sum over records, a robust rule with a secure sum.
+            upload is not a sum over records, a robust rule with a secure sum, evaluation at sites with privacy.
     """
 
     model: Any
@@ -69,6 +72,7 @@ class Task:
     loss: Any = None
     privacy: Privacy | None = None
     aggregation: str = Aggregation.SECAGG.value
+    held_out: Callable[[int], Any] | None = None
     _personal: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,10 @@ class Task:
                 raise InputError(f"task: {name} has no account of privacy; privacy needs the mean")
         if self.privacy is None:
             return
+        if self.held_out is not None:
+            raise InputError(
+                "task: metrics of the sites' own records have no account of privacy: evaluate on records set aside"
+            )
         sums = isinstance(self.strategy, FedSGD)
         if self.privacy.unit is Unit.RECORD and not sums:
             raise InputError(f"task: record-level privacy needs FedSGD, whose upload is a sum over records, got {kind}")
@@ -150,6 +158,7 @@ class Task:
             "strategy": _describe(self.strategy),
             "privacy": {} if self.privacy is None else _describe(self.privacy),
             "aggregation": self.aggregation,
+            "evaluated": "centrally" if self.held_out is None else "at sites",
         }
         return hashlib.sha256(domain_tag("federated-task", canonical.encode(described))).digest()
 
@@ -172,7 +181,7 @@ class Task:
         Source: Pasquini, Francati and Ateniese, "Eluding Secure Aggregation in Federated Learning via Model
         Inconsistency", CCS 2022.
         """
-        least = max(MIN_SITES, default_threshold(len(roster)))
+        least = least_sites(len(roster))
         bound = [weights.astype("<f8").tobytes()]
         for name, array in sorted(shared.items()):
             bound += [name.encode(), array.astype("<f8").tobytes()]
@@ -204,11 +213,39 @@ class Task:
             return 0.0
         return math.sqrt(self.privacy.share_variance(dimension=self.sum_length, sites=sites))
 
+    def evaluation_session(
+        self,
+        *,
+        session_id: RandomId,
+        roster: Mapping[int, SignerPublicKey],
+        round_number: int,
+        weights: Float64[ndarray, "weights"],
+    ) -> Session:
+        """The secure sum of what sites measure after one round, bound to the weights as :meth:`session`."""
+        tag = domain_tag("federated-evaluation", self.fingerprint(), weights.astype("<f8").tobytes())
+        own = hashlib.sha256(domain_tag("federated-evaluation-session", session_id.value)).digest()
+        least = least_sites(len(roster))
+        return Session(
+            session_id=RandomId(own[: RandomId.size]),
+            round=round_number,
+            roster=roster,
+            threshold=least,
+            min_clients=least,
+            length=evaluation.LENGTH,
+            modulus_bits=MODULUS_BITS,
+            task_hash=hashlib.sha256(tag).digest(),
+        )
+
     def simulate(self, **plan: Any) -> Result:
         """The whole training on this machine. Arguments and errors as :func:`mibao.federated.simulation.simulate`."""
         from mibao.federated.simulation import simulate  # noqa: PLC0415 - the simulator knows the task
 
         return simulate(self, **plan)
+
+
+def least_sites(sites: int) -> int:
+    """How many of ``sites`` a secure sum needs: over two thirds, and never fewer than three."""
+    return max(MIN_SITES, default_threshold(sites))
 
 
 def plain_bound(*, sites: int) -> float:

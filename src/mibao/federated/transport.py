@@ -18,18 +18,20 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt64
 from numpy import ndarray
 
 from mibao import dp
+from mibao.codec import fixed_point
 from mibao.crypto.keys import SEED_BYTES, SignerPrivateKey, SignerSuite, generate_signer
 from mibao.errors import InputError, ProtocolError
 from mibao.events import Event
+from mibao.federated import evaluation
 from mibao.federated.committee import Keys, Seat
 from mibao.federated.local_training import LocalWork
-from mibao.federated.masks import OneShot
+from mibao.federated.masks import OneShot, from_ring
 from mibao.federated.node import Instruction, Node
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
 from mibao.federated.records import Records
 from mibao.federated.server import Server
 from mibao.federated.strategies import FedBuff, FedSGD
-from mibao.federated.task import Task
+from mibao.federated.task import MODULUS_BITS, Task, least_sites
 from mibao.federated.uploads import Own, Uploads, on_grid, plan_work, private_sum, uploads
 from mibao.secagg import Phase, SecureSum, run_round
 from mibao.types import RandomId
@@ -72,9 +74,23 @@ class Outcome:
     abandoned: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What sites measured after a round: means over their records set aside; empty where no sum came out."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    upload_bytes: int = 0
+
+
 @runtime_checkable
 class Transport(Protocol):
     """Carries rounds."""
+
+    def evaluate(self, server: Server, instruction: Instruction) -> Evaluated:
+        """Let the sites of the instruction measure the model on what they set aside, and sum up."""
+        ...
 
     def carry(self, server: Server, instruction: Instruction, *, dropped: Set[int]) -> Outcome:
         """Run one open round, without the sites in ``dropped``, and close or abandon it."""
@@ -140,6 +156,26 @@ class Messages:
             survivors=released.survivors,
             refused=tuple(refused),
             exact=self._is_exact(released),
+            upload_bytes=released.upload_bytes,
+        )
+
+    def evaluate(self, server: Server, instruction: Instruction) -> Evaluated:
+        """One more secure sum, of what the sites measure."""
+        clients, refused = {}, []
+        for number in instruction.cohort or ():
+            try:
+                clients[number] = self._node(number).measure(instruction)
+            except InputError as error:
+                refused.append(Refused(site=number, round=instruction.round, why=str(error)))
+        try:
+            released = run_round(server.evaluation_server(instruction), clients)
+        except ProtocolError:
+            return Evaluated(refused=tuple(refused))
+        integers = from_ring(released.total, modulus_bits=MODULUS_BITS)
+        return Evaluated(
+            metrics=evaluation.means(fixed_point.from_integers(integers, scale_bits=self._task.scale_bits)),
+            events=(released.event,),
+            refused=tuple(refused),
             upload_bytes=released.upload_bytes,
         )
 
@@ -252,6 +288,23 @@ class Sums:
             for upload in self._works(instruction.weights, planned, self._owns):
                 self._gather(gathered, upload, instruction, privacy, sites=len(cohort))
         return self._close(server, gathered, instruction)
+
+    def evaluate(self, server: Server, instruction: Instruction) -> Evaluated:
+        """The sum that the masks would leave of what the sites measure."""
+        task, sites = self._task, instruction.cohort or ()
+        refused, parts = [], []
+        for site in sites:
+            try:
+                records, own = evaluation.held_out(task, site), self._owns.get(site, {})
+                part = evaluation.measured(task, instruction.weights, site=site, records=records, own=own)
+                parts.append(evaluation.to_grid(task, part, site=site, sites=len(sites)))
+            except InputError as error:
+                refused.append(Refused(site=site, round=instruction.round, why=str(error)))
+        if len(parts) < (least_sites(len(sites)) if task.secure else 1):
+            return Evaluated(refused=tuple(refused))
+        total = fixed_point.from_integers(np.sum(parts, axis=0), scale_bits=task.scale_bits)
+        sent = len(parts) * evaluation.LENGTH * _NUMBER_BYTES
+        return Evaluated(metrics=evaluation.means(total), refused=tuple(refused), upload_bytes=sent)
 
     def _plan(self, sites: Sequence[int], instruction: Instruction, gathered: _Gathered) -> list[LocalWork]:
         task, planned = self._task, []
