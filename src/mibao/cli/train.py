@@ -15,6 +15,7 @@ import typer
 from mibao.errors import InputError
 
 if TYPE_CHECKING:
+    from mibao.cli.train_curves import Curves
     from mibao.crypto.keys import SignerPrivateKey
     from mibao.federated.job import Job
     from mibao.federated.simulation import Result, RoundReport
@@ -42,8 +43,10 @@ def train(
 ) -> None:
     """Train one model across data holders, on this machine, as a job file says.
 
-    Leaves the model, the metrics as JSON lines, the ledger with its public key, and a checkpoint of the last round.
+    Leaves the model, the metrics as JSON lines, the ledger with its public key, and a checkpoint of the last round;
+    with the extra plots the metrics also as Parquet, as curves and for TensorBoard.
     """
+    from mibao.cli.train_curves import Curves
     from mibao.cli.train_screen import TrainScreen
     from mibao.federated.job import read_job
 
@@ -53,9 +56,9 @@ def train(
     if engine is not None:
         read = replace(read, plan=replace(read.plan, engine=engine))
     folder.mkdir(parents=True, exist_ok=True)
-    screen = TrainScreen(read, quiet=as_json)
+    screen, curves = TrainScreen(read, quiet=as_json), Curves(folder)
     with ExitStack() as stack:
-        book = stack.enter_context(_Book(folder, every_round=screen.show))
+        book = stack.enter_context(_Book(folder, every_round=screen.show, curves=curves))
         stack.enter_context(screen)
         result = _run(read, folder, book)
     _write_model(folder / MODEL, result)
@@ -64,7 +67,7 @@ def train(
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False))
     else:
-        screen.close(result, folder)
+        screen.close(result, folder, also=curves.written)
 
 
 def _run(job: Job, folder: Path, book: _Book) -> Result:
@@ -95,8 +98,8 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
 class _Book:
     """Metrics and ledger of one run, a round at a time; a round that is run again replaces its metrics."""
 
-    def __init__(self, folder: Path, *, every_round: Any) -> None:
-        self._path, self._show = folder / METRICS, every_round
+    def __init__(self, folder: Path, *, every_round: Any, curves: Curves) -> None:
+        self._path, self._show, self._curves = folder / METRICS, every_round, curves
         self._lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         self._signer = _signer(folder / KEY)
         self._ledger = folder / LEDGER
@@ -129,6 +132,7 @@ class _Book:
             new.write_text("".join(f"{each}\n" for each in [*kept, line]), encoding="utf-8")
             new.replace(self._path)
         self._lines = [*kept, line]
+        self._curves.add(json.loads(line))
         if report.events:
             self._log.append(report.events)
         self._show(report)
@@ -140,6 +144,7 @@ class _Book:
         stated = {id(event) for report in result.reports for event in report.events}
         late = [event for event in result.events if id(event) not in stated]
         self._concluded = True
+        self._curves.close(self._lines)
         if late:
             with Log.open(self._ledger, signer=self._signer) as log:
                 log.append(late)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class TrainScreen:
         elif not self._quiet and self._is_due(report):
             self._console.print(self._line(report), markup=False)
 
-    def close(self, result: Result, folder: Path) -> None:
+    def close(self, result: Result, folder: Path, *, also: Sequence[str] = ()) -> None:
         """The end."""
         if self._last:
             self._console.print(self._table())
@@ -69,7 +70,7 @@ class TrainScreen:
             self._console.print(f"round {each.round} went on without {each.why}", markup=False, style="yellow")
         if len(result.refused) > _LINES:
             self._console.print(f"... and {len(result.refused) - _LINES} more, in the metrics", style="yellow")
-        self._console.print(f"trained  {folder}  model, metrics, ledger", markup=False)
+        self._console.print(f"trained  {folder}  {', '.join(['model, metrics, ledger', *also])}", markup=False)
         self._console.print("         mibao ledger verify ledger.db --key ledger.pub", style="dim")
 
     def _is_due(self, report: RoundReport) -> bool:
