@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from benchmarks.peers.venvs import ask_python, interpreter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +64,71 @@ def test_equal_seeds_give_equal_parts_and_a_site_gets_its_records():
 def test_a_partition_that_cannot_be_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+class ByRemainder:
+    """A partitioner as flwr-datasets has them, over columns."""
+
+    num_partitions = 3
+
+    def load_partition(self, partition_id):
+        places = np.arange(partition_id, 30, 3)
+        return {
+            "age": places,
+            "income": places * 10.0,
+            "image": np.ones((10, 4, 4)) * partition_id,
+            "label": places % 2,
+        }
+
+
+def test_a_partitioner_of_another_library_is_taken():
+    load = partition.from_partitioner(ByRemainder(), features=("age", "income"), targets="label")
+    features, targets = load(1)
+    assert np.array_equal(features[:2], [[1.0, 10.0], [4.0, 40.0]])
+    assert np.array_equal(targets, np.arange(1, 30, 3) % 2)
+    assert partition.from_partitioner(ByRemainder(), features="image", targets="label")(2)[0].shape == (10, 4, 4)
+    assert partition.from_partitioner(ByRemainder(), features="age", targets="label")(2)[0].shape == (10, 1)
+
+
+def test_what_is_no_partitioner_or_no_part_of_one_is_refused():
+    with pytest.raises(InputError, match="expected a partitioner with 'load_partition' and 'num_partitions', got list"):
+        partition.from_partitioner([], features="age", targets="label")
+    with pytest.raises(InputError, match="expected a site of 0 to 2, got 3"):
+        partition.from_partitioner(ByRemainder(), features="age", targets="label")(3)
+    with pytest.raises(InputError, match="expected the columns age, income, image, label, got 'name'"):
+        partition.from_partitioner(ByRemainder(), features="name", targets="label")(0)
+
+
+FLWR_DATASETS = """
+import json, sys
+sys.path.insert(0, "src")
+import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, NaturalIdPartitioner, ShardPartitioner
+from mibao.federated import FedAvg, LogisticRegression, Task, partition
+rng = np.random.default_rng(0)
+age, income = rng.normal(size=(2, 400))
+rows = Dataset.from_dict({"age": age, "income": income, "label": (age > 0) * 1.0, "bank": np.arange(400) % 5})
+kinds = (
+    IidPartitioner(num_partitions=5),
+    DirichletPartitioner(num_partitions=5, partition_by="label", alpha=0.5, seed=1),
+    ShardPartitioner(num_partitions=5, partition_by="label", num_shards_per_partition=2),
+    NaturalIdPartitioner(partition_by="bank"),
+)
+found = {}
+for kind in kinds:
+    kind.dataset = rows
+    load = partition.from_partitioner(kind, features=("age", "income"), targets="label")
+    task = Task(model=LogisticRegression(features=2), data=load, strategy=FedAvg(lr=0.5, batch=8))
+    every = np.concatenate([load(site)[0] for site in range(kind.num_partitions)])
+    same = np.array_equal(np.sort(every[:, 0]), np.sort(age.astype(np.float32)))
+    result = task.simulate(clients=kind.num_partitions, rounds=5)
+    found[type(kind).__name__] = [bool(same), task.model.accuracy(result.weights, task.records(0)) > 0.8]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.long
+def test_partitioners_of_flwr_datasets_are_taken_as_they_are():
+    found = ask_python(interpreter("flwr_datasets"), "-c", FLWR_DATASETS)
+    assert list(found.values()) == [[True, True]] * 4

@@ -3,13 +3,14 @@
     >>> parts = partition.dirichlet(records.targets, sites=100, alpha=0.3, seed=1)
     >>> task = Task(..., data=partition.sites_of(records, parts))
 
-Each function gives, for each site, the places of its records.
+Each function gives, for each site, the places of its records. Partitioners of flwr-datasets, and others with
+``load_partition`` and ``num_partitions``, are taken by :func:`from_partitioner`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Num, Shaped
@@ -30,6 +31,43 @@ def sites_of(records: Records, parts: Sequence[Int64[ndarray, "_"]]) -> Callable
         if not 0 <= site < len(parts):
             raise InputError(f"partition: expected a site of 0 to {len(parts) - 1}, got {site}")
         return Records(features=records.features[parts[site]], targets=records.targets[parts[site]])
+
+    return load
+
+
+def from_partitioner(
+    partitioner: Any, *, features: str | Sequence[str], targets: str
+) -> Callable[[int], tuple[Num[ndarray, "records ..."], Num[ndarray, "records ..."]]]:
+    """What a task takes as ``data``, from a partitioner; a site is a partition.
+
+    Args:
+        partitioner: With ``num_partitions`` and ``load_partition(site)``, which gives a data set of Hugging Face or
+            columns by name.
+        features: The column of the features, of any shape, or several columns of one number each.
+        targets: The column of the targets.
+
+    Raises:
+        InputError: no partitioner; when called, a site that is not there, or a column that is not.
+    """
+    if not hasattr(partitioner, "num_partitions") or not callable(getattr(partitioner, "load_partition", None)):
+        raise InputError(
+            f"partition: expected a partitioner with 'load_partition' and 'num_partitions', "
+            f"got {type(partitioner).__name__}"
+        )
+
+    def load(site: int) -> tuple[Num[ndarray, "records ..."], Num[ndarray, "records ..."]]:
+        if not 0 <= site < partitioner.num_partitions:
+            raise InputError(f"partition: expected a site of 0 to {partitioner.num_partitions - 1}, got {site}")
+        rows = partitioner.load_partition(site)
+        if hasattr(rows, "with_format"):  # a data set of Hugging Face gives arrays when asked, of 32-bit floats
+            rows = rows.with_format("numpy")[:]
+        for name in [targets, *([features] if isinstance(features, str) else features)]:
+            if name not in rows:
+                raise InputError(f"partition: expected the columns {', '.join(map(str, rows))}, got '{name}'")
+        if isinstance(features, str):
+            columns = np.asarray(rows[features])
+            return (columns if columns.ndim > 1 else columns[:, None]), np.asarray(rows[targets])
+        return np.stack([np.asarray(rows[name]) for name in features], axis=1), np.asarray(rows[targets])
 
     return load
 
