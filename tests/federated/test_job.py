@@ -5,7 +5,7 @@ from safetensors.numpy import load_file
 
 from command_line import mibao
 from mibao.errors import InputError
-from mibao.federated import AdaptiveClipping, FedAvg, FedYogi, Krum, LogisticRegression, NoiseSource, Unit
+from mibao.federated import AdaptiveClipping, Compression, FedAvg, FedYogi, Krum, LogisticRegression, NoiseSource, Unit
 from mibao.federated.job import read_job
 
 SITES = """
@@ -77,6 +77,13 @@ def test_strategies_rules_and_promises_are_read(job):
     assert (privacy.unit, privacy.noise, privacy.adaptive) == (
         Unit.CLIENT, NoiseSource.CENTRAL, AdaptiveClipping(quantile=0.3),
     )  # fmt: skip
+
+
+def test_a_compression_is_read(job):
+    wanted = Compression(keep=0.5, bits=8)
+    assert read_job_with(job, "[compression]\nkeep = 0.5\nbits = 8\n").task.compression == wanted
+    with pytest.raises(InputError, match="compression: expected the settings keep, places, bits; got 'level'"):
+        read_job_with(job, "[compression]\nlevel = 3\n")
 
 
 def read_job_with(job, more):

@@ -6,7 +6,7 @@ import pytest
 
 from federated_cases import PRIVACY, SESSION, make_nodes, regression_sites, task_over
 from mibao.errors import InputError
-from mibao.federated import FedAvg, FedSGD, LogisticRegression, Privacy
+from mibao.federated import Compression, FedAvg, FedSGD, LogisticRegression, Privacy
 from mibao.federated.task import MODULUS_BITS, PLAIN_SCALE_BITS, plain_bound
 
 PARTS = regression_sites(sites=5)
@@ -19,6 +19,8 @@ def test_everything_that_all_sites_must_share_is_in_the_fingerprint():
         replace(task, strategy=FedSGD(lr=0.5, divisor=7.0)),
         replace(task, strategy=FedAvg(lr=0.5), privacy=None),
         replace(task, privacy=None),
+        replace(task, strategy=FedAvg(lr=0.5), privacy=None, compression=Compression(keep=0.5)),
+        replace(task, strategy=FedAvg(lr=0.5), privacy=None, compression=Compression(keep=0.25)),
         replace(task, privacy=replace(PRIVACY, clip=2.0)),
         replace(task, privacy=replace(PRIVACY, noise_multiplier=2.5)),
         replace(task, privacy=replace(PRIVACY, max_epsilon=3.0)),

@@ -1,6 +1,7 @@
 """Training together: one task definition, with clipping, noise and masking inside the nodes."""
 
 from mibao.federated import partition
+from mibao.federated.compression import Compression
 from mibao.federated.models import LinearRegression, LogisticRegression, Model
 from mibao.federated.node import Instruction, Node
 from mibao.federated.privacy import AdaptiveClipping, NoiseSource, Privacy, Unit
@@ -23,6 +24,7 @@ from mibao.federated.task import Task
 
 __all__ = [
     "AdaptiveClipping",
+    "Compression",
     "FedAdam",
     "FedAvg",
     "FedAvgM",

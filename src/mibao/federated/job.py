@@ -18,6 +18,7 @@ from typing import Any
 
 from mibao.errors import InputError, MissingExtra
 from mibao.federated import robust, strategies
+from mibao.federated.compression import Compression
 from mibao.federated.models import LinearRegression, LogisticRegression
 from mibao.federated.privacy import AdaptiveClipping, NoiseSource, Privacy, Unit
 from mibao.federated.records import Records, as_records
@@ -25,7 +26,19 @@ from mibao.federated.simulation import Plan
 from mibao.federated.task import Task
 
 MAX_JOB_BYTES = 64 * 1024
-_TOP = {"model", "features", "loss", "data", "evaluate", "held_out", "aggregation", "strategy", "privacy", "run"}
+_TOP = {
+    "model",
+    "features",
+    "loss",
+    "data",
+    "evaluate",
+    "held_out",
+    "aggregation",
+    "compression",
+    "strategy",
+    "privacy",
+    "run",
+}
 _LINEAR = {"linear": LinearRegression, "logistic": LogisticRegression}
 _STRATEGIES = {
     kind.__name__.lower(): kind
@@ -81,6 +94,7 @@ def read_job(path: Path) -> Job:
         privacy=_privacy(_table(settings, "privacy", path), path) if "privacy" in settings else None,
         aggregation=_text(settings.get("aggregation", "secagg"), f"{path}: aggregation"),
         held_out=_code(settings["held_out"], folder, f"{path}: held_out") if "held_out" in settings else None,
+        compression=_compression(settings, path),
     )
     plan = _made(Plan, _table(settings, "run", path), f"{path}: run")
     return Job(task=task, plan=plan, evaluate=_evaluated(settings, folder, path))
@@ -157,6 +171,13 @@ def _privacy(table: Mapping[str, Any], path: Path) -> Privacy:
     if "adaptive" in given:
         given["adaptive"] = _made(AdaptiveClipping, _table(given, "adaptive", path), f"{path}: privacy.adaptive")
     made: Privacy = _made(Privacy, given, f"{path}: privacy")
+    return made
+
+
+def _compression(settings: Mapping[str, Any], path: Path) -> Compression | None:
+    if "compression" not in settings:
+        return None
+    made: Compression = _made(Compression, _table(settings, "compression", path), f"{path}: compression")
     return made
 
 

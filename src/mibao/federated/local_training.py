@@ -64,6 +64,7 @@ class LocalWork:
         correction: Added to every gradient (SCAFFOLD).
         discount: What its upload is multiplied with (FedBuff).
         seed: Of its dropout layers.
+        places: The coordinates of its update that are sent; ``None``: all, or its own choice.
     """
 
     client: int
@@ -73,6 +74,7 @@ class LocalWork:
     correction: Float64[ndarray, "weights"] | None = field(default=None, repr=False)
     discount: float = 1.0
     seed: int = 0
+    places: Int64[ndarray, "kept"] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -125,6 +125,7 @@ class Node:
             weights=weights,
             shared=instruction.shared,
             one_shot=self._one_shot,
+            seed=instruction.seed,
         )
         if self._task.privacy is not None:
             self._charge(self._task.privacy, session)

@@ -258,6 +258,7 @@ class Server:
     def _move(self, mean: Float64[ndarray, "upload"], *, survivors: int) -> None:
         if isinstance(self._task.strategy, Scaffold):
             self._state["took_part"] = np.array([survivors])
+        mean = self._task.expanded(mean, seed=self._seed, round_number=self._round)
         self._weights = np.asarray(self._task.strategy.update(self._weights, mean, self._state))
 
     def _trained(self, invited: int, survivors: int) -> RoundTrained:
@@ -280,6 +281,7 @@ class Server:
             weights=self._weights,
             shared=self._shared(),
             one_shot=self._one_shot,
+            seed=self._seed,
         )
 
     def _sites(self) -> int:

@@ -358,7 +358,7 @@ class Run:
             reports=tuple(self._reports),
             stopped=self._stopped,
             upload_bytes=sum(outcome.upload_bytes for outcome in outcomes),
-            plain_bytes=uploads * task.sum_length * _PLAIN_NUMBER_BYTES,
+            plain_bytes=uploads * task.whole_length * _PLAIN_NUMBER_BYTES,
             seconds=self._seconds,
             task=task,
         )

@@ -10,7 +10,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Bool, Float64
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from mibao.codec import canonical
@@ -19,6 +20,7 @@ from mibao.crypto.keys import SignerPublicKey
 from mibao.errors import InputError
 from mibao.federated import evaluation
 from mibao.federated.adoption import adopt
+from mibao.federated.compression import Compression
 from mibao.federated.masks import OneShot, Round
 from mibao.federated.models import Model
 from mibao.federated.privacy import NoiseSource, Privacy, Unit
@@ -60,10 +62,12 @@ class Task:
         aggregation: ``"secagg"``: uploads are summed under masks; ``"plain"``: the server sees each of them.
         held_out: Gives the records that a site sets aside to measure the model on, as ``data`` does, or ``None`` where
             it has none. The metrics leave as a sum over sites, under masks where uploads do.
+        compression: How updates are made smaller.
 
     Raises:
         InputError: parts that do not go together: another aggregation, privacy of records with a strategy whose
-            upload is not a sum over records, a robust rule with a secure sum, evaluation at sites with privacy.
+            upload is not a sum over records, a robust rule with a secure sum, evaluation at sites with privacy,
+            updates made smaller in a way that does not sum with a secure sum.
     """
 
     model: Any
@@ -73,6 +77,7 @@ class Task:
     privacy: Privacy | None = None
     aggregation: str = Aggregation.SECAGG.value
     held_out: Callable[[int], Any] | None = None
+    compression: Compression | None = None
     _personal: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +100,7 @@ class Task:
                 raise InputError(f"task: {name} looks at uploads one by one, which a secure sum hides: use 'plain'")
             if self.privacy is not None:
                 raise InputError(f"task: {name} has no account of privacy; privacy needs the mean")
+        self._check_compression(kind)
         if self.privacy is None:
             return
         if self.held_out is not None:
@@ -109,6 +115,19 @@ class Task:
         if self.privacy.noise is NoiseSource.DISTRIBUTED and not self.secure:
             raise InputError("task: distributed noise needs the aggregation 'secagg': one share alone protects nobody")
 
+    def _check_compression(self, kind: str) -> None:
+        if self.compression is None:
+            return
+        if isinstance(self.strategy, FedSGD | Scaffold):
+            raise InputError(f"task: compression is of updates, as FedAvg and its kin upload them, got {kind}")
+        if self.privacy is not None:
+            raise InputError("task: compression has no account of privacy: noise fills what was left out")
+        if self.secure and not self.compression.summable:
+            raise InputError(
+                "task: a secure sum takes the same coordinates of all sites, in whole numbers: with 'secagg' use the "
+                f"places 'shared' and 32 bits, got '{self.compression.places}' and {self.compression.bits}; or 'plain'"
+            )
+
     @property
     def secure(self) -> bool:
         """Whether uploads are summed under masks."""
@@ -122,8 +141,33 @@ class Task:
     @property
     def sum_length(self) -> int:
         """How many numbers a site adds to the sum: its upload and, where it takes a weighted mean, its count."""
+        if self.compression is None:
+            return self.whole_length
+        size: int = self.model.size
+        return self.whole_length - size + self.compression.length(size)
+
+    @property
+    def whole_length(self) -> int:
+        """How many numbers that are before updates are made smaller."""
         counted = self.privacy is None and not isinstance(self.strategy, FedSGD)
         return self.strategy.upload_length(self.model) + counted
+
+    def shared_places(self, *, seed: int, round_number: int) -> Int64[ndarray, "kept"] | None:
+        """The coordinates of updates that all sites of a round send; ``None``: all, or each its own."""
+        if self.compression is None:
+            return None
+        return self.compression.shared_places(self.model.size, seed=seed, round_number=round_number)
+
+    def expanded(
+        self, mean: Float64[ndarray, "upload"], *, seed: int, round_number: int
+    ) -> Float64[ndarray, "weights"]:
+        """The mean update, with zeros for what no site sent and the rest scaled up for it."""
+        places = self.shared_places(seed=seed, round_number=round_number)
+        if places is None:
+            return mean
+        whole = np.zeros(self.model.size)
+        whole[places] = mean * (self.model.size / len(places))
+        return whole
 
     def records(self, number: int) -> Records:
         """A site's records, checked.
@@ -157,6 +201,7 @@ class Task:
             "model": self.model.describe(),
             "strategy": _describe(self.strategy),
             "privacy": {} if self.privacy is None else _describe(self.privacy),
+            "compression": {} if self.compression is None else _describe(self.compression),
             "aggregation": self.aggregation,
             "evaluated": "centrally" if self.held_out is None else "at sites",
         }
@@ -170,6 +215,7 @@ class Task:
         round_number: int,
         weights: Float64[ndarray, "weights"],
         shared: Shared = NOTHING_SHARED,
+        seed: int = 0,
         one_shot: OneShot | None = None,
     ) -> Round:
         """The secure sum of one round; sites and server each derive it, nobody receives it.
@@ -185,6 +231,8 @@ class Task:
         bound = [weights.astype("<f8").tobytes()]
         for name, array in sorted(shared.items()):
             bound += [name.encode(), array.astype("<f8").tobytes()]
+        if self.compression is not None:  # sites that sent other coordinates would give single ones away
+            bound.append(seed.to_bytes(8, "big"))
         task_hash = hashlib.sha256(domain_tag("federated-round", self.fingerprint(), *bound)).digest()
         if one_shot is not None:
             return one_shot.session(

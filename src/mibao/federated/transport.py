@@ -240,6 +240,7 @@ class _Gathered:
     total: Float64[ndarray, "upload"] | None = None
     count: float = 0.0
     unclipped: int = 0
+    message_bytes: int = 0
 
 
 class Sums:
@@ -352,6 +353,7 @@ class Sums:
         self, gathered: _Gathered, upload: Uploads, instruction: Instruction, privacy: Privacy | None, *, sites: int
     ) -> None:
         task = self._task
+        gathered.message_bytes += upload.message_bytes
         if privacy is not None:
             self._gather_clipped(gathered, upload, privacy, sites=sites)
             return
@@ -434,11 +436,12 @@ class Sums:
             events = self._events(server, gathered, invited=invited)
         except ProtocolError as error:
             return Outcome(events=server.abandon_round(), refused=tuple(gathered.refused), abandoned=str(error))
+        whole = task.secure or task.compression is None
         return Outcome(
             events=events,
             survivors=survivors,
             refused=tuple(gathered.refused),
-            upload_bytes=len(survivors) * task.sum_length * _NUMBER_BYTES,
+            upload_bytes=len(survivors) * task.sum_length * _NUMBER_BYTES if whole else gathered.message_bytes,
         )
 
     def _events(self, server: Server, gathered: _Gathered, *, invited: int) -> tuple[Event, ...]:

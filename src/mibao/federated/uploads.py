@@ -38,11 +38,13 @@ class Uploads:
         clients: Their numbers.
         rows: A client's row is not finite if its training diverged.
         counts: What each of them counts in the mean.
+        message_bytes: Of all their messages, where updates are made smaller.
     """
 
     clients: tuple[int, ...]
     rows: Float[ndarray, "clients upload"]
     counts: Float64[ndarray, "clients"]
+    message_bytes: int = 0
 
     @property
     def finite(self) -> Bool[ndarray, "clients"]:
@@ -74,6 +76,7 @@ def plan_work(
         start=start,
         correction=correction,
         discount=1.0 / (1.0 + age) ** 0.5 if isinstance(strategy, FedBuff) else 1.0,
+        places=task.shared_places(seed=seed, round_number=round_number),
         seed=(seed * 1_000_003 + round_number) * 1_000_003 + client & (1 << 62) - 1,
     )
 
@@ -99,8 +102,11 @@ def uploads(
     for trained in task.model.train(weights, works, local):
         group = [works[place] for place in trained.places]
         rows = trained.moved if plain else _of_its_own(task, weights, group, trained.moved, owns)
+        sent = 0
+        if task.compression is not None:
+            rows, sent = task.compression.compressed(rows, group, owns)
         counts = np.ones(len(group)) if equal else np.array([float(len(work.records)) for work in group])
-        yield Uploads(clients=tuple(work.client for work in group), rows=rows, counts=counts)
+        yield Uploads(clients=tuple(work.client for work in group), rows=rows, counts=counts, message_bytes=sent)
 
 
 def _of_its_own(
