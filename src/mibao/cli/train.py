@@ -24,7 +24,7 @@ MODEL, METRICS, LEDGER, KEY, CHECKPOINT = "model.safetensors", "metrics.jsonl", 
 ORIGIN = "mibao.train/ledger"
 
 
-def train(
+def train(  # noqa: PLR0917 - typer's options
     job: Annotated[Path, typer.Argument(metavar="JOB", help="The job: a TOML file. It runs the Python it names.")],
     output: Annotated[
         Path | None,
@@ -36,6 +36,10 @@ def train(
     engine: Annotated[
         str | None,
         typer.Option("--engine", metavar="NAME", help="auto, messages, sums or ray, instead of what the job says."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Processes for the local work, instead of what the job says."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object, nothing else.")
@@ -55,6 +59,8 @@ def train(
     read = read_job(job)
     if engine is not None:
         read = replace(read, plan=replace(read.plan, engine=engine))
+    if workers is not None:
+        read = replace(read, plan=replace(read.plan, workers=workers))
     folder.mkdir(parents=True, exist_ok=True)
     screen, curves = TrainScreen(read, quiet=as_json), Curves(folder)
     with ExitStack() as stack:
@@ -82,6 +88,7 @@ def _run(job: Job, folder: Path, book: _Book) -> Result:
         evaluate=job.evaluate,
         every=plan.every,
         stop_at_budget=True,
+        workers=plan.workers,
         watch=book.write,
         folder=folder / CHECKPOINT,
     )

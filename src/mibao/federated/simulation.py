@@ -25,12 +25,14 @@ from mibao.federated.privacy import NoiseSource, Unit
 from mibao.federated.records import Records
 from mibao.federated.server import Server
 from mibao.federated.task import MIN_SITES, NO_DROPOUTS, Task
-from mibao.federated.transport import Messages, Outcome, Refused, Sums, Transport, signers_for
+from mibao.federated.transport import Messages, Outcome, Refused, Sums, Transport, Works, signers_for
+from mibao.federated.workers import Workers
 from mibao.types import RandomId
 from mibao.types import Strategy as StrategyName
 
 _PLAIN_NUMBER_BYTES = 4
 _FEW_SITES = 16
+MAX_WORKERS = 256
 
 
 class Engine(Enum):
@@ -125,9 +127,10 @@ class Plan:
         seed: Of cohorts and of the order of records, where they need not be secret.
         every: How often to evaluate, in rounds; the last round is evaluated in any case.
         stop_at_budget: End the run with what there is when the privacy budget ends, rather than raise.
+        workers: Processes for the local work, with one thread each; 1: this one. More go with the engine ``"sums"``.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or several workers with another engine.
     """
 
     clients: int
@@ -139,6 +142,7 @@ class Plan:
     seed: int = 0
     every: int = 1
     stop_at_budget: bool = False
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.clients < 1 or self.rounds < 1 or self.every < 1:
@@ -151,6 +155,10 @@ class Plan:
             raise InputError(
                 f"simulation: expected the engine 'auto', 'messages', 'sums' or 'ray', got '{self.engine}'"
             )
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise InputError(f"simulation: expected 1 to {MAX_WORKERS} workers, got {self.workers}")
+        if self.workers > 1 and Engine(self.engine) in (Engine.MESSAGES, Engine.RAY):
+            raise InputError(f"simulation: several workers need the engine 'sums', got '{self.engine}'")
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"simulation: expected a seed of 0 or more, got {self.seed}")
         for number, dropped in self.dropouts.items():
@@ -179,6 +187,7 @@ def simulate(
     evaluate: Records | None = None,
     every: int = 1,
     stop_at_budget: bool = False,
+    workers: int = 1,
     watch: Callable[[RoundReport], None] | None = None,
     folder: Path | None = None,
     randomness: Callable[[int], bytes] = random_bytes,
@@ -210,6 +219,7 @@ def simulate(
         seed=seed,
         every=every,
         stop_at_budget=stop_at_budget,
+        workers=workers,
     )
     session_id = RandomId(randomness(RandomId.size))
     masked = _runs_messages(task, plan)
@@ -236,8 +246,12 @@ def simulate(
                 task, signers=signers, session_id=session_id, randomness=randomness, one_shot=one_shot, keys=keys
             )
         else:
-            actors = stack.enter_context(Actors(task)) if Engine(plan.engine) is Engine.RAY else None
-            transport = Sums(task, randomness=randomness, works=actors)
+            works: Works | None = None
+            if Engine(plan.engine) is Engine.RAY:
+                works = stack.enter_context(Actors(task))
+            elif plan.workers > 1:
+                works = stack.enter_context(Workers(task, count=plan.workers))
+            transport = Sums(task, randomness=randomness, works=works)
         run = Run(task, plan, transport=transport, server=server, evaluate=evaluate, randomness=randomness)
         return run.play(watch=watch, journal=journal)
 
@@ -394,7 +408,8 @@ def _runs_messages(task: Task, plan: Plan) -> bool:
         raise InputError("simulation: the engine 'messages' runs secure sums, with the sites' own noise or none")
     if task.secure and plan.size < MIN_SITES:
         raise InputError(f"simulation: expected {MIN_SITES} sites or more for a secure sum, got {plan.size}")
-    masked = asked is Engine.MESSAGES or (asked is Engine.AUTO and possible and plan.size <= _FEW_SITES)
+    few = plan.size <= _FEW_SITES and plan.workers == 1
+    masked = asked is Engine.MESSAGES or (asked is Engine.AUTO and possible and few)
     if plan.committee and not masked:
         raise InputError("simulation: a committee opens sums where every message of the masking is run: 'messages'")
     return masked
