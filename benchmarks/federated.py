@@ -6,6 +6,7 @@ Beside pfl 0.6 and the lean loop that anyone would write, on the same records, c
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import statistics
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from benchmarks.harness import Bench, Measurement, beside_peer, rounds
+from benchmarks.harness import Bench, Measurement, NotMeasured, beside_peer, rounds
 from benchmarks.peers.venvs import ask, ask_python
 
 _ROUNDS = 3
@@ -58,6 +59,17 @@ def accuracy() -> Iterator[Measurement]:
         )
 
 
+def mnist() -> Iterator[Measurement]:
+    """Test accuracy after 30 rounds; the curve in the note."""
+    if not os.environ.get("MIBAO_DATA"):
+        raise NotMeasured("MIBAO_DATA is not set: its folder mnist holds MNIST's four idx files, gzipped")
+    mine = ask_python(Path(sys.executable), "-m", "benchmarks.federated_mnist")
+    theirs = ask("pfl", "pfl_mnist_rows.py")
+    points = ", ".join(f"{at}: {mine[at]:.4f} ({theirs[at]:.4f})" for at in ("10", "20", "30"))
+    note = f"after rounds, pfl's in brackets: {points}; {mine['seconds']:.0f} s of CPU ({theirs['seconds']:.0f} s)"
+    yield Measurement(id="federated.mnist", ours=mine["30"], peer=theirs["30"], note=note)
+
+
 def protections() -> Iterator[Measurement]:
     """Clipping, the grid, ring sums and central noise, over the plain run's time; in turn."""
     runs = [(ours("B", "private")["ms"], ours("B")["ms"]) for _ in range(rounds(_ROUNDS))]
@@ -93,6 +105,7 @@ BENCHES = (
     Bench(rows=("federated.mlp_loop",), measure=lambda: speed("federated.mlp_loop", "B", loop)),
     Bench(rows=("federated.logistic",), measure=lambda: speed("federated.logistic", "A", pfl)),
     Bench(rows=("federated.cnn",), measure=lambda: speed("federated.cnn", "C", pfl)),
+    Bench(rows=("federated.mnist",), measure=mnist),
     Bench(rows=("federated.memory",), measure=memory),
     Bench(rows=("federated.accuracy_logistic", "federated.accuracy_mlp"), measure=accuracy),
     Bench(rows=("federated.protections",), measure=protections),
