@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
 from command_line import mibao
+from mibao.deid import detect
+from mibao.deid.custom import parse_types
 from mibao.deid.kinds import kinds
+from mibao.deid.names_model import NamesModel
 
 NOTE = "患者林晓雨，电话13800138000。\nPatient: Lin Xiaoyu, phone +86 138 0013 8000, card 4111 1111 1111 1111.\n"
 
@@ -121,19 +124,65 @@ def test_withheld_records_are_listed_and_the_exit_code_is_3(tmp_path: Path) -> N
 def test_a_detector_that_fails_withholds_its_record_and_the_rest_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(text: str) -> tuple[()]:
+    def broken(_self: NamesModel, text: str) -> tuple[()]:
         if "boom" in text:
             raise ZeroDivisionError("secret@example.com")
         return ()
 
-    monkeypatch.setattr("mibao.deid.detect", broken)
-    (tmp_path / "in.jsonl").write_text('{"text": "boom"}\n{"text": "calm"}\n', encoding="utf-8")
+    monkeypatch.setattr(NamesModel, "pieces", broken)
+    (tmp_path / "in.jsonl").write_text('{"text": "boom"}\n7\n{"text": "calm a@b.co"}\n', encoding="utf-8")
     done = mibao("detect", "--jsonl", "in.jsonl", folder=tmp_path)
     assert done.returncode == 3
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        {"findings": [], "error": "the detector failed (ZeroDivisionError)"}, {"findings": []},
-    ]  # fmt: skip
+    failed, refused, calm = (json.loads(line) for line in done.stdout.splitlines())
+    assert failed == {"findings": [], "error": "the detector failed (ZeroDivisionError)"}
+    assert refused == {"findings": [], "error": "expected a JSON object, got int"}
+    assert [each["type"] for each in calm["findings"]] == ["EMAIL_ADDRESS"]
     assert "secret" not in done.stdout + done.stderr
+    assert "withheld, not checked: 2 records (lines 1, 2)" in done.stderr
+
+
+def test_records_searched_together_answer_as_each_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(
+        '[[type]]\nname = "BADGE"\npattern = "HB-[0-9]{6}"\n\n[[type]]\nname = "SHIP"\ndeny = ["Argo"]\n',
+        encoding="utf-8",
+    )
+    texts = [f"HB-{100_000 + at}, 患者王建国" if at % 2 else f"Maria Jones of the Argo, u{at}@example.com"
+             for at in range(1100)]  # fmt: skip
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in texts), encoding="utf-8")
+    done = mibao("detect", "--jsonl", "in.jsonl", "--types", "own.toml", folder=tmp_path)
+    answers = [json.loads(line)["findings"] for line in done.stdout.splitlines()]
+    assert len(answers) == len(texts)
+    own = parse_types((tmp_path / "own.toml").read_text(encoding="utf-8"), source="own.toml")
+    for at in (0, 1, 498, 499, 500, 501, 1099):
+        alone = [(found.start, found.end, found.type.value) for found in detect(texts[at], types=own)]
+        assert [(each["start"], each["end"], each["type"]) for each in answers[at]] == alone
+        assert {kind for *_, kind in alone} >= ({"BADGE", "PERSON"} if at % 2 else {"SHIP", "EMAIL_ADDRESS"})
+
+
+def test_rules_alone_miss_the_name_and_the_summary_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("Maria Jones, maria@example.com\n", encoding="utf-8")
+    (tmp_path / "in.jsonl").write_text('{"text": "Maria Jones, maria@example.com"}\n', encoding="utf-8")
+    said = "names are found after cue words only: --rules-only leaves out the models of names"
+    for arguments in (
+        ["mask", "in.txt"],
+        ["detect", "in.txt"],
+        ["detect", "--jsonl", "in.jsonl"],
+        ["mask", "in.jsonl"],
+    ):
+        full = mibao(*arguments, folder=tmp_path)
+        assert "PERSON" in full.stdout
+        assert "names are found" not in full.stderr
+        rules = mibao(*arguments, "--rules-only", folder=tmp_path)
+        assert "PERSON" not in rules.stdout
+        assert "EMAIL_ADDRESS" in rules.stdout
+        assert said in rules.stderr.splitlines()
+
+
+def test_without_the_models_the_summary_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mibao.deid.detection.names_are_missing", lambda: "pip install 'mibao[deid]'")
+    (tmp_path / "in.txt").write_text("Maria Jones\n", encoding="utf-8")
+    for command in ("mask", "detect"):
+        assert "pip install 'mibao[deid]'" in mibao(command, "in.txt", folder=tmp_path).stderr.splitlines()
 
 
 def test_standard_input_is_read_and_standard_output_written(note: Path) -> None:
@@ -192,6 +241,21 @@ def test_an_evaluation_prints_precision_recall_f1_and_f2_by_type(tmp_path: Path)
     assert scores["exact"]["PERSON"]["precision"] == 1
     assert scores["overlap"]["PERSON"]["recall"] == 0.5
     assert "PERSON" in mibao("deid", "evaluate", "gold.jsonl", folder=tmp_path).stdout
+
+
+def test_an_evaluation_takes_the_users_own_types_and_the_rules_alone(tmp_path: Path) -> None:
+    gold = {
+        "text": "Maria Jones, HB-123456",
+        "spans": [{"start": 0, "end": 11, "type": "PERSON"}, {"start": 13, "end": 22, "type": "BADGE"}],
+    }
+    (tmp_path / "gold.jsonl").write_text(json.dumps(gold), encoding="utf-8")
+    (tmp_path / "own.toml").write_text('[[type]]\nname = "BADGE"\npattern = "HB-[0-9]{6}"\n', encoding="utf-8")
+    done = mibao("deid", "evaluate", "gold.jsonl", "--types", "own.toml", "--json", folder=tmp_path)
+    exact = json.loads(done.stdout)["exact"]
+    assert (exact["BADGE"]["recall"], exact["PERSON"]["recall"]) == (1, 1)
+    rules = mibao("deid", "evaluate", "gold.jsonl", "--rules-only", "--only", "PERSON", "--json", folder=tmp_path)
+    assert {name: row["recall"] for name, row in json.loads(rules.stdout)["exact"].items()} == {"all": 0, "PERSON": 0}
+    assert "--rules-only leaves out" in rules.stderr
 
 
 @pytest.mark.parametrize("kind", [".csv", ".parquet"])

@@ -118,3 +118,20 @@ def test_a_cluster_makes_what_one_process_makes(source: Path, tmp_path: Path) ->
     assert _run(source, tmp_path / "here") == _run(source, tmp_path / "there", engine="ray")
     for name in sorted(path.relative_to(source) for path in source.rglob("*.parquet")):
         assert parquet.read_table(tmp_path / "here" / name).equals(parquet.read_table(tmp_path / "there" / name))
+
+
+def test_names_are_left_out_where_asked_and_a_machine_that_lacks_their_models_withholds_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    note = ["we met Maria Jones there, m@example.com"] * 3
+    parquet.write_table(pa.table({"note": note}), tmp_path / "in/part.parquet")
+    done = mibao("mask", "in", "-o", "rules", "--rules-only", folder=tmp_path)
+    assert "--rules-only leaves out the models of names" in done.stderr
+    masked = parquet.read_table(tmp_path / "rules/part.parquet")["note"][0].as_py()
+    assert masked == "we met Maria Jones there, <EMAIL_ADDRESS>"
+    work = plan(tmp_path / "in", tmp_path / "out", REPLACE, scope_key=None, types=None)
+    monkeypatch.setattr("mibao.deid.files_folder.names_are_missing", lambda: "pip install")
+    (withheld,) = masked_files(work, engine="local")
+    assert withheld.error == "expected the models of names here too: pip install"
+    assert not (tmp_path / "out/part.parquet").exists()

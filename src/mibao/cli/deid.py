@@ -37,6 +37,9 @@ TypesFile = Annotated[
     Path | None,
     typer.Option("--types", metavar="FILE", help="Types of your own, in TOML: pattern, validator, context, words."),
 ]
+RulesOnly = Annotated[
+    bool, typer.Option("--rules-only", help="Leave out the models of names: faster, and names are mostly missed.")
+]
 Scope = Annotated[str, typer.Option(help="Whose data these are: two scopes share no pseudonym.")]
 
 
@@ -55,6 +58,7 @@ def detect(
         bool, typer.Option("--jsonl", help='JSON lines with a "text" in; for each, in order, one line of findings out.')
     ] = False,
     types_file: TypesFile = None,
+    rules_only: RulesOnly = False,
     output: Output = None,
 ) -> None:
     """Say where personal data stands, of which type, how sure and why. Never what it is.
@@ -62,10 +66,11 @@ def detect(
     Exit code 3: a record could not be checked; it is withheld and its line says why.
     """
     from mibao.cli import deid_files, deid_work
+    from mibao.cli.deid_search import search_of
 
-    own = deid_files.read_types(types_file)
+    search = search_of(deid_files.read_types(types_file), rules_only=rules_only)
     with deid_files.opened(source) as place, deid_files.written(output) as out:
-        withheld = (deid_work.detect_jsonl if jsonl else deid_work.detect_text)(place, out, own)
+        withheld = (deid_work.detect_jsonl if jsonl else deid_work.detect_text)(place, out, search)
     if withheld:
         raise typer.Exit(EXIT_UNCHECKED)
 
@@ -80,6 +85,7 @@ def mask(  # noqa: PLR0917 - typer's options
         bool, typer.Option("--explain", help="Say of each finding what, where, how sure and why.")
     ] = False,
     types_file: TypesFile = None,
+    rules_only: RulesOnly = False,
     vault: VaultFile = None,
     key: KeyFile = None,
     scope: Scope = SCOPE,
@@ -94,6 +100,7 @@ def mask(  # noqa: PLR0917 - typer's options
     restores exactly. Exit code 3: a record could not be checked; it is left out and listed.
     """
     from mibao.cli import deid_files, deid_work
+    from mibao.cli.deid_search import search_of
 
     own = deid_files.read_types(types_file)
     chosen = _policy(policy, own, restorable=vault is not None)
@@ -101,21 +108,23 @@ def mask(  # noqa: PLR0917 - typer's options
         from mibao.cli import deid_folder
 
         withheld = deid_folder.mask_folder(
-            Path(source), output, chosen, types_file=types_file, key=key, vault=vault, scope=scope, engine=engine
-        )
+            Path(source), output, chosen, types_file=types_file, rules_only=rules_only, key=key, vault=vault,
+            scope=scope, engine=engine,
+        )  # fmt: skip
         raise typer.Exit(EXIT_UNCHECKED if withheld else 0)
+    search = search_of(own, rules_only=rules_only)
     with deid_files.keys_and_vault(vault, key, scope=scope, needed=chosen.needs_key) as held:
         if deid_files.is_table(source):
             from mibao.cli import deid_tables
 
-            withheld = deid_tables.mask_table(Path(source), output, chosen, held, own, explain=explain)
+            withheld = deid_tables.mask_table(Path(source), output, chosen, held, search, explain=explain)
         elif resource := deid_files.read_resource(source):
             from mibao.cli import deid_tables
 
-            withheld = deid_tables.mask_resource(source, resource, output, chosen, held, own, explain=explain)
+            withheld = deid_tables.mask_resource(source, resource, output, chosen, held, search, explain=explain)
         else:
             with deid_files.opened(source) as place, deid_files.written(output) as out:
-                withheld = deid_work.mask_text(place, out, chosen, held, own, explain=explain)
+                withheld = deid_work.mask_text(place, out, chosen, held, search, explain=explain)
     if withheld:
         raise typer.Exit(EXIT_UNCHECKED)
 
@@ -170,14 +179,20 @@ def evaluate(
         Path, typer.Argument(metavar="GOLD", help='JSON lines: {"text", "spans": [{"start", "end", "type"}]}.')
     ],
     only: Annotated[
-        str | None, typer.Option("--types", help="Only these types, separated by commas. Default: all in GOLD.")
+        str | None, typer.Option("--only", help="Only these types, separated by commas. Default: all in GOLD.")
     ] = None,
+    types_file: TypesFile = None,
+    rules_only: RulesOnly = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Measure precision, recall, F1 and F2 by type against a gold standard, exact and overlapping."""
-    from mibao.cli import deid_screen, deid_work
+    from mibao.cli import deid_files, deid_screen, deid_work
+    from mibao.cli.deid_search import search_of
 
-    deid_screen.print_scores(deid_work.evaluate(gold, only), as_json=as_json)
+    search = search_of(deid_files.read_types(types_file), rules_only=rules_only)
+    deid_screen.print_scores(deid_work.evaluate(gold, only, search), as_json=as_json)
+    for note in search.notes:
+        typer.echo(note, err=True)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mibao.cli import deid_files
+from mibao.cli.deid_search import why_no_names
 from mibao.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def mask_folder(
     policy: Policy,
     *,
     types_file: Path | None,
+    rules_only: bool,
     key: Path | None,
     vault: Path | None,
     scope: str,
@@ -45,7 +47,8 @@ def mask_folder(
         raise InputError(f"policy {policy.name}: expected --key FILE, so that all files and a later run agree")
     types = None if types_file is None else (deid_files.small_text(types_file), types_file.name)
     with deid_files.keys_and_vault(None, key, scope=scope, needed=policy.needs_key) as held:
-        work = plan(source, output, policy, scope_key=held.scope_key, types=types)
+        missing = why_no_names(rules_only=rules_only)
+        work = plan(source, output, policy, scope_key=held.scope_key, types=types, names=missing is None)
     for column in work.columns.values():
         if column.entity is not None:
             sys.stderr.write(f"column {column.name}: {column.entity.value} ({column.why})\n")
@@ -69,8 +72,9 @@ def mask_folder(
         f"in {time.monotonic() - started_s:,.1f} s, "
         f"{counts.total():,} findings{': ' + kinds if kinds else ''}\n"
     )
-    if others:
-        sys.stderr.write(f"left out: {others:,} files that are not .parquet\n")
+    notes = [missing] if missing is not None else []
+    notes += [f"left out: {others:,} files that are not .parquet"] if others else []
     if withheld:
-        sys.stderr.write(f"withheld, not checked: {len(withheld):,} files; the same command tries them again\n")
+        notes.append(f"withheld, not checked: {len(withheld):,} files; the same command tries them again")
+    sys.stderr.writelines(f"{note}\n" for note in notes)
     return len(withheld)

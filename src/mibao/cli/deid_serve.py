@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mibao.cli import deid_files, listening
+from mibao.cli.deid_search import why_no_names
 from mibao.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def serve(host: str, port: int, types_file: Path | None, key: Path | None, *, sc
         loader = partial(load, types=types, key=held.scope_key)
     listening.check_free(host, port, command="deid serve")
     loader("")  # a fault in the types is told here, and not by a process that dies
+    if missing := why_no_names(rules_only=False):
+        sys.stderr.write(f"{missing}\n")
     sys.stderr.write(f"listening on http://{host}:{port}; POST /analyze /anonymize /deanonymize; Ctrl-C stops\n")
     granian("mibao", address=host, port=port, interface="asgi", workers=1, log_enabled=False).serve(
         target_loader=loader

@@ -14,30 +14,28 @@ from mibao.cli.deid_work import Progress, notes
 from mibao.errors import InputError, MibaoError
 
 if TYPE_CHECKING:
-    from mibao.deid.custom import CustomTypes
+    from mibao.cli.deid_search import Search
     from mibao.deid.operations import Operator
     from mibao.deid.policies import Policy
     from mibao.deid.tables import TableMasker
 
 
-def mask_table(
-    source: Path, output: Path | None, policy: Policy, held: Held, own: CustomTypes | None = None, *, explain: bool
-) -> int:
+def mask_table(source: Path, output: Path | None, policy: Policy, held: Held, search: Search, *, explain: bool) -> int:
     """The table ``source`` masked into ``output``; returns how many records were withheld."""
     from mibao.deid.operations import Operator
 
     operator = Operator(policy, scope_key=held.scope_key, vault=held.vault)
     if source.suffix.lower() in (".jsonl", ".ndjson"):
-        return _mask_lines(source, output, operator, held, own, explain=explain)
+        return _mask_lines(source, output, operator, held, search, explain=explain)
     if output is None:
         raise InputError(f"{source}: expected -o FILE, where the masked table goes")
     with opened(str(source)) as place:
-        _mask_batches(source, output, operator, held, own, place, explain=explain)
+        _mask_batches(source, output, operator, held, search, place, explain=explain)
     return 0
 
 
 def _mask_batches(  # noqa: PLR0917
-    source: Path, output: Path, operator: Operator, held: Held, own: CustomTypes | None, place: Place, *, explain: bool
+    source: Path, output: Path, operator: Operator, held: Held, search: Search, place: Place, *, explain: bool
 ) -> None:
     from mibao.deid.files import batches, masked_batch, sample_of, writer
 
@@ -46,7 +44,7 @@ def _mask_batches(  # noqa: PLR0917
     with new_file(output) as part, writer(part, output.suffix.lower()) as write:
         for batch in batches(source):
             if masker is None:
-                masker = _table_masker(operator, sample_of(batch), own)
+                masker = _table_masker(operator, sample_of(batch), search)
                 _show_columns(masker, explain=explain)
             write(masked_batch(masker, batch))
             progress.records += batch.num_rows
@@ -54,25 +52,23 @@ def _mask_batches(  # noqa: PLR0917
             progress.counts = _counts(masker)
             progress.tick()
     replaced = masker.changes.replaced if masker else 0
-    progress.close(done=f"masked by {operator.policy.name}", notes=notes(replaced, held))
+    progress.close(done=f"masked by {operator.policy.name}", notes=notes(replaced, held, search))
 
 
-def _table_masker(operator: Operator, sample: Mapping[str, Sequence[str]], own: CustomTypes | None) -> TableMasker:
-    from mibao.deid.detection import default_engine
+def _table_masker(operator: Operator, sample: Mapping[str, Sequence[str]], search: Search) -> TableMasker:
     from mibao.deid.tables import TableMasker
 
-    engine, detectors = (own.engine, own.detectors) if own else (default_engine(), ())
-    return TableMasker(operator, sample, engine=engine, detectors=detectors)
+    return TableMasker(operator, sample, engine=search.engine, detectors=search.detectors)
 
 
 def _mask_lines(
-    source: Path, output: Path | None, operator: Operator, held: Held, own: CustomTypes | None, *, explain: bool
+    source: Path, output: Path | None, operator: Operator, held: Held, search: Search, *, explain: bool
 ) -> int:
     from mibao.deid.tables import in_strings, records
 
     with opened(str(source)) as place, written(output) as out:
         progress = Progress(place)
-        masker = _table_masker(operator, _sample_of(source), own)
+        masker = _table_masker(operator, _sample_of(source), search)
         _show_columns(masker, explain=explain)
         for number, record in records(place.lines()):
             progress.records += 1
@@ -88,7 +84,7 @@ def _mask_lines(
             out.write(line + "\n")
             progress.counts = _counts(masker)
             progress.tick()
-        progress.close(done=f"masked by {operator.policy.name}", notes=notes(masker.changes.replaced, held))
+        progress.close(done=f"masked by {operator.policy.name}", notes=notes(masker.changes.replaced, held, search))
     return len(progress.withheld)
 
 
@@ -98,7 +94,7 @@ def mask_resource(  # noqa: PLR0917
     output: Path | None,
     policy: Policy,
     held: Held,
-    own: CustomTypes | None,
+    search: Search,
     *,
     explain: bool,
 ) -> int:
@@ -107,7 +103,7 @@ def mask_resource(  # noqa: PLR0917
     from mibao.deid.operations import Operator
 
     operator = Operator(policy, scope_key=held.scope_key, vault=held.vault)
-    masker = _table_masker(operator, {}, own)
+    masker = _table_masker(operator, {}, search)
     masker.columns = dict(COLUMNS)
     with opened(source) as place, written(output) as out:
         progress = Progress(place)
@@ -116,7 +112,7 @@ def mask_resource(  # noqa: PLR0917
             _show_columns(masker, explain=explain)
         out.write(json.dumps(masked_resource(resource, masker.cell), ensure_ascii=False, indent=2) + "\n")
         progress.counts = _counts(masker)
-        progress.close(done=f"masked by {policy.name}", notes=notes(masker.changes.replaced, held))
+        progress.close(done=f"masked by {policy.name}", notes=notes(masker.changes.replaced, held, search))
     return 0
 
 

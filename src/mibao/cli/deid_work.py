@@ -6,9 +6,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from mibao.cli.deid_files import Held, Place
 from mibao.errors import InputError, MibaoError
 
 if TYPE_CHECKING:
-    from mibao.deid.custom import CustomTypes
+    from mibao.cli.deid_search import Search
     from mibao.deid.evaluation import Agreement
     from mibao.deid.findings import Finding
     from mibao.deid.policies import Policy
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 1.0
 _EVERY_S = 0.2
 _LISTED = 20
+_BATCH_LINES, _BATCH_BYTES = 500, 1 << 18
 
 
 class Progress:
@@ -70,35 +70,71 @@ class Progress:
             sys.stderr.write(f"withheld, not checked: {len(self.withheld):,} records (lines {listed})\n")
 
 
-def detect_jsonl(place: Place, out: IO[str], own: CustomTypes | None = None) -> int:
-    """One line of findings for each line of ``place``; returns how many records were withheld."""
-    from mibao.deid import detect
-
+def detect_jsonl(place: Place, out: IO[str], search: Search) -> int:
+    """One line of findings for each line of ``place``, in order; returns how many records were withheld."""
     progress = Progress(place)
-    find = detect if own is None else partial(detect, types=own)
-    for number, line in enumerate(place.lines(), 1):
-        progress.records += 1
-        try:
-            found = find(_text_of(line))
-        except Exception as error:  # noqa: BLE001 - whatever a detector does, its record is withheld and the rest go on
-            progress.withheld.append(number)
-            reason = str(error) if isinstance(error, MibaoError) else f"the detector failed ({type(error).__name__})"
-            out.write(json.dumps({"findings": [], "error": reason}) + "\n")
-            continue
-        progress.counts.update(finding.type.value for finding in found)
-        out.write(json.dumps({"findings": [_as_json(finding) for finding in found]}) + "\n")
+    for batch in _batches(place.lines()):
+        for answer in _answers(batch, search):
+            progress.records += 1
+            if isinstance(answer, str):
+                progress.withheld.append(progress.records)
+                out.write(json.dumps({"findings": [], "error": answer}) + "\n")
+            else:
+                progress.counts.update(finding.type.value for finding in answer)
+                out.write(json.dumps({"findings": [_as_json(finding) for finding in answer]}) + "\n")
         progress.tick()
-    progress.close(done="checked")
+    progress.close(done="checked", notes=search.notes)
     return len(progress.withheld)
 
 
-def detect_text(place: Place, out: IO[str], own: CustomTypes | None = None) -> int:
+def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """So many lines as are searched at once: some hundreds, fewer of long ones."""
+    batch, size = list[bytes](), 0
+    for line in lines:
+        if batch and (len(batch) == _BATCH_LINES or size + len(line) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line)
+    if batch:
+        yield batch
+
+
+def _answers(batch: Sequence[bytes], search: Search) -> list[tuple[Finding, ...] | str]:
+    """For each line of ``batch`` its findings, or why it is withheld. Where the batch fails, line by line."""
+    from mibao.deid.detection import detect_each
+
+    texts = [_text_or_error(line) for line in batch]
+    good = [text for text, error in texts if error is None]
+    try:
+        found = iter(detect_each(good, detectors=search.detectors, engine=search.engine))
+    except Exception:  # noqa: BLE001 - whatever fails, each record is tried by itself and says why it is withheld
+        return [_found_or_error(text, search) if error is None else error for text, error in texts]
+    return [next(found) if error is None else error for _, error in texts]
+
+
+def _found_or_error(text: str, search: Search) -> tuple[Finding, ...] | str:
+    from mibao.deid.detection import detect
+
+    try:
+        return detect(text, detectors=search.detectors, engine=search.engine)
+    except Exception as error:  # noqa: BLE001 - whatever a detector does, its record is withheld and the rest go on
+        return str(error) if isinstance(error, MibaoError) else f"the detector failed ({type(error).__name__})"
+
+
+def _text_or_error(line: bytes) -> tuple[str, str | None]:
+    try:
+        return _text_of(line), None
+    except InputError as error:
+        return "", str(error)
+
+
+def detect_text(place: Place, out: IO[str], search: Search) -> int:
     """One line for each finding: start, end, type, score and why, separated by tabs."""
-    from mibao.deid.detection import default_engine
     from mibao.deid.scanning import Part, Scanner, whole_findings
 
     progress = Progress(place)
-    scanner = Scanner(own.engine, own.detectors) if own else Scanner(default_engine())
+    scanner = Scanner(search.engine, search.detectors)
 
     def parts() -> Iterator[Part]:
         for text in place.texts():
@@ -110,30 +146,26 @@ def detect_text(place: Place, out: IO[str], own: CustomTypes | None = None) -> i
     for finding in whole_findings(parts()):
         progress.counts[finding.type.value] += 1
         out.write(f"{finding.start}\t{finding.end}\t{finding.type.value}\t{finding.score:.2f}\t{finding.why}\n")
-    progress.close(done="checked")
+    progress.close(done="checked", notes=search.notes)
     return 0
 
 
-def mask_text(
-    place: Place, out: IO[str], policy: Policy, held: Held, own: CustomTypes | None = None, *, explain: bool
-) -> int:
+def mask_text(place: Place, out: IO[str], policy: Policy, held: Held, search: Search, *, explain: bool) -> int:
     """The masked text of ``place``, as it comes."""
-    from mibao.deid.detection import default_engine
     from mibao.deid.operations import Operator
     from mibao.deid.streaming import Masker
 
     progress = Progress(place)
     operator = Operator(policy, scope_key=held.scope_key, vault=held.vault)
     with _explained(explain) as tell:
-        engine, detectors = (own.engine, own.detectors) if own else (default_engine(), ())
-        masker = Masker(operator, engine=engine, detectors=detectors, explain=tell)
+        masker = Masker(operator, engine=search.engine, detectors=search.detectors, explain=tell)
         for text in place.texts():
             out.write(masker.feed(text))
             progress.counts = Counter({entity.value: count for entity, count in masker.found.items() if count})
             progress.tick()
         out.write(masker.close())
     progress.counts = Counter({entity.value: count for entity, count in masker.found.items() if count})
-    progress.close(done=f"masked by {policy.name}", notes=notes(masker.replaced, held))
+    progress.close(done=f"masked by {policy.name}", notes=notes(masker.replaced, held, search))
     return 0
 
 
@@ -152,22 +184,25 @@ def unmask_text(place: Place, out: IO[str], held: Held) -> None:
     sys.stderr.write(f"restored: {restorer.restored:,} placeholders\n")
 
 
-def evaluate(gold: Path, only: str | None) -> Mapping[str, Mapping[str, Agreement]]:
+def evaluate(gold: Path, only: str | None, search: Search) -> Mapping[str, Mapping[str, Agreement]]:
     """The agreements ``exact`` and ``overlap`` with the gold standard in a file of JSON lines.
 
     Raises:
         InputError: a line of it is no record with a text and its spans.
     """
     from mibao.cli.deid_files import opened
-    from mibao.deid import detect
+    from mibao.deid.detection import detect_each
     from mibao.deid.evaluation import Span, agreements
 
     pairs: list[tuple[list[Span], list[Span]]] = []
     with opened(str(gold)) as place:
-        for number, line in enumerate(place.lines(), 1):
-            text, spans = _gold(line, where=f"{gold}, line {number}")
-            found = [(finding.type.value, finding.start, finding.end) for finding in detect(text)]
-            pairs.append((spans, found))
+        for batch in _batches(place.lines()):
+            records = [_gold(line, where=f"{gold}, line {len(pairs) + at}") for at, line in enumerate(batch, 1)]
+            texts = [text for text, _ in records]
+            for (_, spans), findings in zip(
+                records, detect_each(texts, detectors=search.detectors, engine=search.engine), strict=True
+            ):
+                pairs.append((spans, [(finding.type.value, finding.start, finding.end) for finding in findings]))
     wanted = set(only.split(",")) if only else {name for spans, _ in pairs for name, _, _ in spans}
     kept = [([s for s in spans if s[0] in wanted], [s for s in found if s[0] in wanted]) for spans, found in pairs]
     return {"exact": agreements(kept, exact=True), "overlap": agreements(kept, exact=False)}
@@ -224,9 +259,9 @@ def _explained(explain: bool) -> Iterator[Any]:
     yield tell
 
 
-def notes(replaced: int, held: Held) -> tuple[str, ...]:
+def notes(replaced: int, held: Held, search: Search) -> tuple[str, ...]:
     """What a reader of the summary should know besides."""
-    lines = []
+    lines = [*search.notes]
     if replaced:
         lines.append(f"{replaced:,} findings could not be changed as the policy says: only their type was left")
     if held.path is not None:

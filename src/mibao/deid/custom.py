@@ -96,9 +96,20 @@ class CustomTypes:
 
     @cached_property
     def engine(self) -> Engine:
-        """All rules, the user's among them, on the fastest engine that is installed; less what the user allows."""
+        """All rules, the user's among them, and the models of names; less what the user allows."""
+        return self._less_allowed(with_names(self._rules))
+
+    @cached_property
+    def rules_engine(self) -> Engine:
+        """The same without the models of names."""
+        return self._less_allowed(self._rules)
+
+    @cached_property
+    def _rules(self) -> Engine:
         own = (rule for kind in self.kinds for rule in kind.rules)
-        engine = with_names(engine_for((*all_rules(), *own)))
+        return engine_for((*all_rules(), *own))
+
+    def _less_allowed(self, engine: Engine) -> Engine:
         allowed: dict[AnyType, frozenset[str]] = {}
         for kind in self.kinds:
             allowed[kind.type] = allowed.get(kind.type, frozenset()) | kind.allowed

@@ -53,7 +53,9 @@ def detect(
     return tuple(whole_findings(scanner.whole(text)))
 
 
-def detect_each(texts: Sequence[str], *, engine: Engine | None = None) -> list[tuple[Finding, ...]]:
+def detect_each(
+    texts: Sequence[str], *, detectors: Sequence[Detector] = (), engine: Engine | None = None
+) -> list[tuple[Finding, ...]]:
     """What :func:`detect` finds in each of ``texts``; many short ones are searched at once, which is faster."""
     engine = engine or default_engine()
     seen = [folded(text).text for text in texts]
@@ -65,7 +67,7 @@ def detect_each(texts: Sequence[str], *, engine: Engine | None = None) -> list[t
             each = found.popleft()
             if each.start >= start:
                 mine.append(replace(each, start=each.start - start, end=min(each.end, end) - start))
-        findings.append(detect(text, engine=_Found(engine.rules, mine)))
+        findings.append(detect(text, detectors=detectors, engine=_Found(engine.rules, mine)))
         start = end + len(_APART)
     return findings
 

@@ -21,7 +21,7 @@ import msgspec
 from mibao.crypto.kdf import keyed_hash
 from mibao.deid.columns import Column
 from mibao.deid.custom import CustomTypes, parse_types
-from mibao.deid.detection import default_engine
+from mibao.deid.detection import default_engine, names_are_missing, rules_engine
 from mibao.deid.files import batches, masked_batch, sample_of, writer
 from mibao.deid.operations import Operator
 from mibao.deid.policies import Policy
@@ -36,6 +36,7 @@ class FolderWork:
     """What masking any of the files needs; it can be sent to another machine, and then holds the key.
 
     ``types``: the text and the name of the user's file of types. ``columns``: what every file's columns hold.
+    ``names``: whether the models of names search too; where they should and cannot, the file is withheld.
     """
 
     source: Path
@@ -44,13 +45,14 @@ class FolderWork:
     scope_key: bytes | None = field(repr=False)
     types: tuple[str, str] | None = field(repr=False)
     columns: Mapping[str, Column]
+    names: bool = True
 
     @property
     def fingerprint(self) -> str:
         """Equal for runs that make the same of every file."""
         key = keyed_hash(self.scope_key, purpose="deid/folder", message=b"").value if self.scope_key else b""
         kinds = sorted((name, column.entity.value if column.entity else "") for name, column in self.columns.items())
-        parts = [msgspec.json.encode(self.policy), key, repr((self.types, kinds)).encode()]
+        parts = [msgspec.json.encode(self.policy), key, repr((self.types, kinds, self.names)).encode()]
         return sha256(b"\0".join(part.hex().encode() for part in parts)).hexdigest()
 
 
@@ -67,24 +69,31 @@ class FileDone:
 
 
 def plan(
-    source: Path, output: Path, policy: Policy, *, scope_key: bytes | None, types: tuple[str, str] | None
+    source: Path,
+    output: Path,
+    policy: Policy,
+    *,
+    scope_key: bytes | None,
+    types: tuple[str, str] | None,
+    names: bool = True,
 ) -> FolderWork:
     """The work of one folder: columns are inferred from its first file and hold for all.
 
     Raises:
         InputError: there is no Parquet file in ``source``, or the first cannot be read.
     """
-    names = files_in(source)
-    if not names:
+    files = files_in(source)
+    if not files:
         raise InputError(f"{source}: expected a folder of .parquet files")
     own = _own(types)
-    first = next(iter(batches(source / names[0])), None)
+    first = next(iter(batches(source / files[0])), None)
     if first is None:
-        raise InputError(f"{source / names[0]}: expected rows, by which the columns' types are inferred")
-    masker = _masker(policy, scope_key, own, sample_of(first))
+        raise InputError(f"{source / files[0]}: expected rows, by which the columns' types are inferred")
+    masker = _masker(policy, scope_key, own, sample_of(first), names=names)
     return FolderWork(
-        source=source, output=output, policy=policy, scope_key=scope_key, types=types, columns=masker.columns
-    )
+        source=source, output=output, policy=policy, scope_key=scope_key, types=types, columns=masker.columns,
+        names=names,
+    )  # fmt: skip
 
 
 def files_in(source: Path) -> list[str]:
@@ -125,7 +134,7 @@ def mask_file(work: FolderWork, name: str) -> FileDone:
     try:
         size = source.stat().st_size
         output.parent.mkdir(parents=True, exist_ok=True)
-        masker = _masker(work.policy, work.scope_key, _own(work.types), {})
+        masker = _masker(work.policy, work.scope_key, _own(work.types), {}, names=work.names)
         masker.columns = dict(work.columns)
         rows = 0
         with writer(part, ".parquet") as write:
@@ -211,7 +220,18 @@ def _own(types: tuple[str, str] | None) -> CustomTypes | None:
 
 
 def _masker(
-    policy: Policy, scope_key: bytes | None, own: CustomTypes | None, sample: Mapping[str, Sequence[str]]
+    policy: Policy,
+    scope_key: bytes | None,
+    own: CustomTypes | None,
+    sample: Mapping[str, Sequence[str]],
+    *,
+    names: bool,
 ) -> TableMasker:
-    engine, detectors = (own.engine, own.detectors) if own else (default_engine(), ())
+    if names and (missing := names_are_missing()):
+        raise InputError(f"expected the models of names here too: {missing}")
+    if own is None:
+        engine = default_engine() if names else rules_engine()
+    else:
+        engine = own.engine if names else own.rules_engine
+    detectors = own.detectors if own else ()
     return TableMasker(Operator(policy, scope_key=scope_key), sample, engine=engine, detectors=detectors)

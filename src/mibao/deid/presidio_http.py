@@ -151,5 +151,5 @@ async def _answered(work: Callable[[], object]) -> Response:
         return JSONResponse({"error": str(error)}, status_code=422)
     except MibaoError as error:
         return JSONResponse({"error": str(error)}, status_code=400)
-    except Exception as error:  # noqa: BLE001 - the server's outer edge
+    except Exception as error:  # noqa: BLE001 - the server's outer edge: a recogniser of the user's may raise anything, and the text must not pass
         return JSONResponse({"error": f"the text could not be checked ({type(error).__name__})"}, status_code=500)
