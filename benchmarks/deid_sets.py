@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,6 +270,8 @@ def _log(source: random.Random) -> str:
         f"{stamp} {source.choice(_NOUNS)}-{source.randint(1, 64)} took {source.random() * 900:.3f} ms\n",
         f"{stamp} request id={source.getrandbits(64):016x} status={code} bytes={source.randint(10, 10**7)}\n",
         f"[{source.random() * 10**5:12.6f}] kernel: {source.choice(_NOUNS)} at 0x{source.getrandbits(64):016x}\n",
+        f"{day}T{hour}.{source.randint(0, 999):03d}Z {level} pool-{source.randint(1, 9)} job done\n",
+        f"{source.choice(('Jan', 'May', 'Oct'))} {day[-2:]} {hour} node-{code} systemd[1]: Reloading.\n",
         f"build {build}+{source.getrandbits(28):07x} epoch {source.randint(1_600_000_000, 1_790_000_000)}\n",
     ))  # fmt: skip
 
@@ -275,6 +279,9 @@ def _log(source: random.Random) -> str:
 def _numbers(source: random.Random) -> str:
     return source.choice((
         " ".join(f"{source.gauss(0, 50):.{source.randint(1, 6)}f}" for _ in range(8)) + "\n",
+        " ".join(f"{source.gauss(0, 50):+.{source.randint(1, 7)}f}" for _ in range(8)) + "\n",
+        f"{source.getrandbits(32):08x}: " + " ".join(f"{source.getrandbits(16):04x}" for _ in range(8)) + "\n",
+        f"{source.gauss(20, 9):.1f} °C, {source.gauss(50, 9):.2f} kPa, n = {source.randint(3, 90)}\n",
         ",".join(str(source.randint(0, 10 ** source.randint(1, 9))) for _ in range(8)) + "\n",
         f"{source.randint(1, 999)}x768 px, ISBN 978-7-{_digits(source, 3)}-{_digits(source, 5)}-1\n",
         f"row {source.randint(1, 10**6)}: {source.randint(1, 10**12)} {source.random():.8e}\n",
@@ -290,6 +297,29 @@ def harmless(characters: int, *, seed: int = 7) -> str:
         pieces.append(source.choice((_prose, _prose, _chinese_prose, _code, _log, _numbers))(source))
         length += len(pieces[-1])
     return "".join(pieces)
+
+
+_SOMEBODYS = re.compile(
+    r"@|https?:|www\.|[12][0-9]{3}-[0-9]{2}|(?i:copyright|author|thanks to|contact)|\b(?:[Bb]y|[Ff]rom)\b|, Inc|"
+    r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]* [0-9]|[0-9][ -](?:Jan|Dec)|127\.0"
+)
+
+
+def library_code(characters: int, *, seed: int = 3) -> str:
+    """So many characters of Python's own library (PSF licence), without the lines that have an address, a date or a
+    credit in them: of what is found in the rest a few are names all the same."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    left_out = {"site-packages", "test", "tests", "idlelib"}
+    paths = [path for path in sorted(folder.rglob("*.py")) if not left_out & set(path.relative_to(folder).parts)]
+    random.Random(seed).shuffle(paths)  # noqa: S311
+    pieces, length = list[str](), 0
+    for path in paths:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        pieces += [line for line in lines if not _SOMEBODYS.search(line)]
+        length = sum(map(len, pieces))
+        if length > characters:
+            break
+    return "".join(pieces)[:characters]
 
 
 # What the English files call things, and our names for it. The rest (addresses in parts, titles) is scored too.

@@ -52,6 +52,31 @@ def test_a_bare_number_of_18_digits_is_found_only_with_its_check_digit(body: int
     assert EntityType.CN_RESIDENT_ID not in found or number[-1] == right
 
 
+@FIXED
+@given(st.floats(-999, 999), st.integers(1, 8), st.floats(-999, 999))
+def test_numbers_with_a_sign_are_no_phone_numbers(one: float, places: int, other: float) -> None:
+    assert not detect(f"x {one:+.{places}f} {other:+.{places}f}\n", engine=rules_engine())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("<contact:voice>+1.2125550123</contact:voice>", ["+1.2125550123"]),
+        ("751-954-9268-Fax, 751-954-9269-Office", ["751-954-9268", "751-954-9269"]),
+        ("WHERE created > 0041097412 LIMIT 5", []),
+        ("total 1396826.1462 of it", []),
+        ("1703 4292 0979 4657 0976", []),
+        ("2026-04-28T14:59:14.380Z WARN worker", []),
+        ("May 20 19:47:19 node-3 systemd[1]: up", []),
+        ("born May 20 at home", ["May 20"]),
+    ],
+)
+def test_a_form_counts_where_it_is_that_of_a_number_or_a_date_and_not_of_a_measure_or_a_log(
+    text: str, found: list[str]
+) -> None:
+    assert [text[each.start : each.end] for each in detect(text, engine=rules_engine())] == found
+
+
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["text"][:24] or "empty")
 def test_exactly_the_listed_findings_are_made_by_the_rules(case: dict[str, list[list[str]]]) -> None:
     text = str(case["text"])

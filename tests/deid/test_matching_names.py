@@ -10,13 +10,13 @@ from mibao.deid import Vault, detect, restore
 from mibao.deid.detection import default_engine, detect_each, names_are_missing, rules_engine
 from mibao.deid.kinds import REACH
 from mibao.deid.masking import mask
-from mibao.deid.matching import Engine
+from mibao.deid.matching import CONTEXT, Candidate, Engine
 from mibao.deid.matching_names import NamesEngine
 from mibao.deid.matching_re import ReEngine
 from mibao.deid.names_model import NamesModel, load_session
 from mibao.deid.names_pieces import PIECE
 from mibao.deid.normalisation import folded
-from mibao.deid.scanning import Part, Scanner
+from mibao.deid.scanning import AT_ONCE, Part, Scanner, grouped, whole_findings
 from mibao.types import EntityType
 
 SOURCE = settings(
@@ -24,7 +24,8 @@ SOURCE = settings(
 )
 _PIECES = st.sampled_from(
     [
-        "Jane O'Neill", " lives in Boston", "Dr. ", "Acme Ltd", "12 Baker Street, Apt. 4, London NW1 6XE, England",
+        "Jane O'Neill", " lives in Boston", "\n> ", "??? ", "Miguel and Jennifer", "18 ",
+        " 16:20", "Dr. ", "Acme Ltd", "12 Baker Street, Apt. 4, London NW1 6XE, England",
         "王建国", "李晓明在", "浙江省杭州市西湖区文三路478号华星大厦3幢1205室", "阿里巴巴集团", "高级工程师", "患者",
         "，", "。",
         "\n", " ", "-", "的", "\u200b", "\u200b" * 70, "x" * 70, "1" * 40, "a@b.example", "138 0013 8000", "<PERSON_",
@@ -92,6 +93,26 @@ def test_each_of_several_texts_is_searched_as_alone(texts: list[str]) -> None:
 
     together = [[(each.start, each.end, each.type) for each in found] for found in detect_each(texts)]
     assert together == [places(text) for text in texts]
+
+
+def test_a_long_text_is_searched_in_slices_and_gives_what_a_stream_gives() -> None:
+    class Recording:
+        rules = default_engine().rules
+        longest = 0
+
+        def candidates(self, text: str) -> list[Candidate]:
+            self.longest = max(self.longest, len(text))
+            return default_engine().candidates(text)
+
+    piece = "My sister Margaret Olsen moved to 12 Baker Street, London NW1 6XE. 我叫王建国，电话13800138000。\u200b"
+    text = piece * (3 * AT_ONCE // len(piece)) + "end"
+    engine = Recording()
+    found = detect(text, engine=engine)
+    assert engine.longest <= AT_ONCE + CONTEXT + 2 * REACH
+    assert found == tuple(whole_findings(_parts([text[:100_000], text[100_000:]])))
+    short = ["call 212-555-0123", "Margaret Olsen"]
+    assert detect_each([short[0], text, short[1]]) == [detect(short[0]), found, detect(short[1])]
+    assert [len(some) for some in grouped(["a" * (AT_ONCE // 3)] * 5)] == [2, 2, 1]
 
 
 def test_names_are_looked_for_unless_the_rules_alone_are_asked(engine: Engine) -> None:

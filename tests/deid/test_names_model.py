@@ -139,6 +139,41 @@ def test_code_and_figures_give_no_names(model: NamesModel) -> None:
     assert len(model.find(text)) <= len(text) / 1000
 
 
+def _found(text: str) -> list[tuple[str, str]]:
+    return [(each.type.value, text[each.start : each.end]) for each in detect(text)]
+
+
+@pytest.mark.parametrize("sign", ["> ", ">", "| ", "* ", "• ", "- ", "??? "])
+def test_a_line_that_is_quoted_or_listed_is_read_as_without_its_sign(sign: str) -> None:
+    lines = ["Margaret Olsen", "12 Baker Street", "Leeds", "Norway"]
+    plain, marked = "\n".join(lines), "\n".join(sign + line for line in lines)
+    assert _found(marked) == _found(plain)
+    assert [name for _, name in _found(plain)] == lines
+
+
+def test_given_names_in_a_row_are_people_and_no_firm() -> None:
+    assert _found("He works with Miguel and Jennifer.") == [("PERSON", "Miguel"), ("PERSON", "Jennifer")]
+    assert _found("Mary Jane and Robert came.") == [("PERSON", "Mary Jane"), ("PERSON", "Robert")]
+    assert _found("Smith, Lee and Partners Ltd") == [("ORGANIZATION", "Smith, Lee and Partners Ltd")]
+
+
+def test_a_number_in_front_of_a_street_belongs_to_the_address() -> None:
+    assert ("ADDRESS", "18 15 Millicent Drive") in _found("Send it to 18 15 Millicent Drive, please")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It was 28 °C; then 31.",
+        "E.g. this one",
+        "00a0f166: ca5e 4573 aba6 f166  ......",
+        "完成。Jan 16 08:30:12 node-4 up",
+    ],
+)
+def test_letters_numbers_and_months_alone_are_no_names(text: str) -> None:
+    assert not {"PERSON", "LOCATION", "ADDRESS", "ORGANIZATION"} & {kind for kind, _ in _found(text)}
+
+
 def test_a_text_without_letters_has_no_names(model: NamesModel) -> None:
     assert model.find("") == ()
     assert model.find("12 + 30 = 42; 50 %\n\t—") == ()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mibao.deid.policies import Policy
     from mibao.deid.vault import Vault
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16  # four times as much takes 30 to 100 MB more memory, and no less time
 MAX_POLICY_BYTES = 1 << 20
 _KEY_BYTES = 32
 # What text cannot be taken from in this version. A name says more than "not UTF-8", and none is ever passed on.

@@ -76,7 +76,7 @@ def _mask_lines(
                 if isinstance(record, InputError):
                     raise record
                 line = json.dumps(in_strings(record, masker.cell), ensure_ascii=False)
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong, this record is left out and the rest go on
+            except Exception as error:  # noqa: BLE001 - a detector or a vault may raise anything: the record is left out, not passed on
                 progress.withheld.append(number)
                 reason = str(error) if isinstance(error, MibaoError) else type(error).__name__
                 sys.stderr.write(f"line {number} withheld: {reason}\n")

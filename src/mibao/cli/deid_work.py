@@ -118,7 +118,7 @@ def _found_or_error(text: str, search: Search) -> tuple[Finding, ...] | str:
 
     try:
         return detect(text, detectors=search.detectors, engine=search.engine)
-    except Exception as error:  # noqa: BLE001 - whatever a detector does, its record is withheld and the rest go on
+    except Exception as error:  # noqa: BLE001 - a detector may raise anything: the record is withheld, not taken for clean
         return str(error) if isinstance(error, MibaoError) else f"the detector failed ({type(error).__name__})"
 
 

@@ -25,7 +25,8 @@ _DATE_PARTS = re.compile(r"[/.-]")
 _CODE = re.compile(r"[(\[{}<>$\\;]|\.[a-z]|::|->")
 _LOG_LINE = re.compile(r"(?:^|\n)[\[(\"']?$")
 _LOG_REST = re.compile(r"[])]? ?(?:[\[(]|[A-Z]{4,8}\b|[-|])")
-_EXACT = re.compile(r"[.,][0-9]{3}|Z\b|[+-][0-9]{2}:?[0-9]{2}\b")
+_EXACT = re.compile(r"(?::[0-9]{2})?(?:[.,][0-9]{3}|Z\b|[+-][0-9]{2}:?[0-9]{2}\b)")
+_LEAST_BEHIND_ZEROS, _LEAST_OF_EPP = 11, 9
 _HAN = re.compile("[一-鿿]")
 _NEVER_HANDLES = frozenset(
     ("none", "null", "true", "false", "str", "string", "int", "the", "and", "required", "optional", "password", "test")
@@ -148,6 +149,16 @@ def _phone(written: str) -> bool:
     return 6 <= sum(map(str.isdigit, re.split("(?i)[x转]|ext", written)[0])) <= 15
 
 
+def _international(written: str) -> bool:
+    """A phone number, and neither numbers with a sign and a point, +3.14159, nor zeros before some other number.
+
+    The form with one point, +1.2125550123, is that of EPP, RFC 5733 section 2.5.
+    """
+    numbers = re.findall(r"(?<!\S)[+-][0-9]+\.([0-9]+)(?!\S)", written)
+    zeros = written.startswith("00") and ("  " in written or sum(map(str.isdigit, written)) < _LEAST_BEHIND_ZEROS)
+    return _phone(written) and not zeros and all(len(places) >= _LEAST_OF_EPP for places in numbers)
+
+
 def _national_phone(written: str) -> bool:
     digits = written.translate(_NO_SEPARATORS)
     return 8 <= len(digits) <= 11 and not re.fullmatch(r"[0-9]{2}[.-][0-9]{2}[.-](?:[0-9]{2}|[0-9]{4})", written)
@@ -233,6 +244,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "coordinates": _on_text(_coordinates),
         "day_and_month": _on_text(_day_and_month),
         "phone": _on_text(_phone),
+        "international": _on_text(_international),
         "national_phone": _on_text(_national_phone),
         "short_phone": _on_text(_short_phone),
         "cn_mobile": _on_number(_cn_mobile),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from mibao.deid.matching_growing import GrowingEngine
 from mibao.deid.matching_re import ReEngine
 from mibao.deid.normalisation import folded
 from mibao.deid.pseudonyms import PLACEHOLDER
-from mibao.deid.scanning import Scanner, whole_findings
+from mibao.deid.scanning import Scanner, grouped, whole_findings
 from mibao.types import EntityType, Language
 
 if TYPE_CHECKING:
@@ -58,18 +58,28 @@ def detect_each(
 ) -> list[tuple[Finding, ...]]:
     """What :func:`detect` finds in each of ``texts``; many short ones are searched at once, which is faster."""
     engine = engine or default_engine()
+    findings = list[tuple[Finding, ...]]()
+    for some in grouped(texts):
+        if len(some) > 1:
+            findings += _together(some, detectors, engine)
+        else:
+            findings.append(detect(some[0], detectors=detectors, engine=engine))
+    return findings
+
+
+def _together(texts: Sequence[str], detectors: Sequence[Detector], engine: Engine) -> Iterator[tuple[Finding, ...]]:
     seen = [folded(text).text for text in texts]
     found = deque(sorted(engine.candidates(_APART.join(seen)), key=lambda each: each.start))
-    findings, start = [], 0
+    start = 0
     for text, visible in zip(texts, seen, strict=True):
         end, mine = start + len(visible), []
         while found and found[0].start < end:
             each = found.popleft()
             if each.start >= start:
                 mine.append(replace(each, start=each.start - start, end=min(each.end, end) - start))
-        findings.append(detect(text, detectors=detectors, engine=_Found(engine.rules, mine)))
+        scanner = Scanner(_Found(engine.rules, mine), detectors)
+        yield tuple(whole_findings(scanner.whole(text)))
         start = end + len(_APART)
-    return findings
 
 
 @dataclass(slots=True)

@@ -147,7 +147,7 @@ def mask_file(work: FolderWork, name: str) -> FileDone:
             part.replace(output)
         found = {entity.value: count for entity, count in masker.changes.found.items() if count}
         return FileDone(name=name, bytes=size, rows=rows, found=found, replaced=masker.changes.replaced)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong, this file is withheld and the rest go on
+    except Exception as error:  # noqa: BLE001 - a reader or a detector may raise anything: the file is withheld, not passed on
         reason = str(error) if isinstance(error, MibaoError) else f"it could not be masked ({type(error).__name__})"
         return FileDone(name=name, bytes=0, error=reason)
     finally:

@@ -109,6 +109,41 @@ NO_ENGLISH_NAMES = NEVER_IN_A_NAME | frozenset(
     well, went, what, when, where, whether, which, while, who, whom, whose, why, within, without, work, yes, yet, you,
     years, year, month, week, day, today, tomorrow, yesterday, morning, afternoon, evening, night, spring, summer,
     autumn, winter, time, people, man, woman, boy, girl, child, children, home, house, room, right, left, early, late,
-    cursor, null, void
+    cursor, null, void, asap, btw, diy, eta, faq, fwd, fyi, imo, ok, rsvp, tba, tbc, tbd, todo
+""")
+)
+
+# Common in several countries, and not better known as a place, a firm or a word.
+ENGLISH_GIVEN_NAMES = frozenset(
+    _words("""
+    aaron, abdul, abigail, adam, adrian, agnes, ahmed, aisha, alan, albert, alejandro, alex, alexander, alexandra,
+    alexis, alfred, ali, alice, alicia, alison, allison, alyssa, amanda, amber, amelia, amir, amy, ana, andre, andrea,
+    andreas, andrew, andy, angela, anita, ann, anna, anne, annette, anthony, antonio, arthur, ashley, audrey, barbara,
+    beatrice, ben, benjamin, bernard, beth, betty, beverly, bob, bonnie, brandi, brandon, brandy, brenda, brendan,
+    brian, bridget, brittany, bruce, bryan, caitlin, carl, carla, carlos, carmen, carol, caroline, carolyn, carrie,
+    catherine, cecilia, cheryl, chloe, chris, christian, christina, christine, christopher, cindy, claire, clara,
+    colin, connie, courtney, craig, crystal, cynthia, daisy, dan, daniel, danielle, darren, dave, david, dawn, deborah,
+    debra, denise, dennis, derek, diana, diane, diego, dmitri, dominic, donald, donna, doris, dorothy, douglas, dylan,
+    edith, edward, eileen, elaine, eleanor, elena, elizabeth, ella, ellen, emily, emma, eric, erica, erik, erika, erin,
+    ethan, eugene, evelyn, fatima, felix, fernando, fiona, frank, frederick, gabriel, gareth, gary, gavin, gemma,
+    george, gerald, gina, giovanni, glenn, gloria, gordon, grace, graham, greg, gregory, gustavo, gwen, hannah, harold,
+    harriet, harry, hassan, heather, heidi, helen, henry, holly, howard, hugh, ian, ibrahim, ingrid, irene, isaac,
+    isabel, isabella, ivan, jack, jacob, jacqueline, james, jamie, jan, jane, janet, janice, jasmine, jason, jean,
+    jeff, jeffrey, jenna, jennifer, jenny, jeremy, jerry, jesse, jessica, jill, jim, joan, joanna, joanne, joe, joel,
+    johannes, john, johnny, jonathan, jorge, jose, joseph, joshua, joyce, juan, judith, judy, julia, julian, julie,
+    justin, karen, karl, karla, kate, katherine, kathleen, kathryn, kathy, katie, katrina, kayla, keith, kelly, kenneth,
+    kerry, kevin, kim, kimberly, kirsten, kristen, kristi, kristin, kyle, larry, laura, lauren, lee, leila, leo,
+    leonard, leslie, liam, linda, lindsay, lindsey, lisa, lois, lori, louis, louise, lucas, lucy, luis, luke, lydia,
+    malcolm, marcus, margaret, maria, marie, marilyn, mario, marion, mark, martha, martin, mary, matthew, maureen,
+    max, megan, melanie, melissa, mia, michael, michele, michelle, miguel, mike, mohamed, mohammed, molly, monica,
+    muhammad, nancy, naomi, natalia, natalie, natasha, nathan, neil, nicholas, nicola, nicole, nigel, nina, noah,
+    nora, norma, oliver, olivia, oscar, pablo, pamela, patricia, patrick, paul, paula, pauline, pedro, peggy, penny,
+    peter, philip, phillip, phyllis, priya, rachel, ralph, ramon, raymond, rebecca, renee, ricardo, richard, robert,
+    roberto, robin, rodney, roger, ronald, rosa, rosemary, roy, ruth, ryan, sabrina, sally, sam, samantha, samuel,
+    sandra, sara, sarah, scott, sean, sebastian, sergei, shane, shannon, sharon, shaun, sheila, shelley, shirley,
+    simon, sofia, sonia, sophia, sophie, stacey, stacy, stanley, stefan, stella, stephanie, stephen, steve, steven,
+    stuart, susan, suzanne, sylvia, tamara, tammy, tanya, tara, teresa, terry, thelma, theresa, thomas, tiffany, tim,
+    timothy, tina, tom, tony, tracey, tracy, trevor, tyler, valerie, vanessa, veronica, victor, vincent, vivian,
+    walter, wanda, wayne, wendy, william, yolanda, yusuf, yvonne, zachary, zoe
 """)
 )

@@ -23,7 +23,9 @@ NEIGHBOURS = 4  # words on each side
 PAIRS, TRIPLES = 1 << 16, 1 << 15  # rows of the tables of Chinese features
 
 # Of a longer run of letters or digits its beginning alone: where a word is cut depends on nothing far before.
-_TOKEN = re.compile(r"(?<![^\W\d_㐀-鿿])[^\W\d_㐀-鿿]{1,32}|(?<!\d)\d{1,32}|[^\w\s]|_")
+# Signs that quote or list a line are no words: the same line without them is read in the same way.
+_LINE_SIGNS = r"(?<![^\n])(?:[>|*•?]{1,3}|[-–]) ?"
+_TOKEN = re.compile(rf"{_LINE_SIGNS}|((?<![^\W\d_㐀-鿿])[^\W\d_㐀-鿿]{{1,32}}|(?<!\d)\d{{1,32}}|[^\w\s]|_)")
 LETTER = re.compile(r"[^\W\d_㐀-鿿豈-\ufaff]")  # of no Han script
 _FIRST, _SECOND, _THIRD = 0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35
 
@@ -43,7 +45,7 @@ def words_of(text: str) -> Words | None:
     Those within :data:`APART` characters of a Han character are left to the Chinese model. A window holds the rows of a
     word's neighbours, counted from one; zero is no neighbour, or one that is too far.
     """
-    spans = np.array([match.span() for match in _TOKEN.finditer(text)], np.int64).reshape(-1, 2)
+    spans = np.array([match.span(1) for match in _TOKEN.finditer(text) if match[1]], np.int64).reshape(-1, 2)
     if not text.isascii():
         spans = spans[_apart_from_han(text, spans)]
     if not len(spans):

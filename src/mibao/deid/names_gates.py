@@ -23,6 +23,10 @@ LEAST_SCORE_OF_SMALL_LETTERS, LEAST_SCORE_OF_NUMBERS = 0.7, 0.6
 
 _CODE_BEFORE, _CODE_AFTER = frozenset("/\\`$#@*&|~^%<{"), frozenset("/\\=`[{<@*|~^")
 _ONE_WORD = re.compile(r"[^\W_]+")
+_NO_WORD = re.compile(  # one letter, numbers behind it or none; hexadecimal numbers
+    r"[^\W\d_](?:[ ,.;:]+[0-9.]*)*|(?=[0-9 -]*[a-f])(?=[a-f -]*[0-9])[0-9a-f]{4,8}(?:[ -][0-9a-f]{4,8})*[ .]*"
+)
+_MONTH = re.compile(r"(?:Jan|Feb|Mar|April?|May|June?|July?|Aug|August|Sept?|Oct|Nov|Dec) {1,2}[0-3]?[0-9](?![0-9])")
 _INNER_CAPITAL = re.compile("(?<!Mc)(?<!Mac)(?<=[A-Za-z])[A-Z]")
 _NO_CHINESE_NAME = re.compile("|".join(lexicon.NOT_CHINESE_NAMES))
 
@@ -35,7 +39,9 @@ def may_be_chinese(text: str, piece: Piece) -> bool:
         return piece.entity is EntityType.LOCATION and text[piece.start] in lexicon.COUNTRIES_IN_A_CHARACTER
     name = text[piece.start : piece.end]
     if name.isascii():  # a Latin word in Chinese: names of people and firms have capitals
-        return not name.islower() and name.lower() not in lexicon.NO_ENGLISH_NAMES
+        return (
+            not name.islower() and name.lower() not in lexicon.NO_ENGLISH_NAMES and not _MONTH.match(text, piece.start)
+        )
     return piece.entity is not EntityType.PERSON or _NO_CHINESE_NAME.match(text, piece.start) is None
 
 
@@ -43,7 +49,8 @@ def may_be_english(text: str, piece: Piece) -> bool:
     """Whether ``piece`` is sure enough for what it looks like and what stands around it."""
     name = text[piece.start : piece.end]
     before, after = text[max(0, piece.start - 2) : piece.start], text[piece.end : piece.end + 2]
-    if before[-1:].isalnum() or after[:1].isalnum():  # a part of something longer
+    part_of_more = before[-1:].isalnum() or after[:1].isalnum()
+    if part_of_more or _NO_WORD.fullmatch(name) or _MONTH.match(text, piece.start):
         return False
     if not LETTER.search(name):  # a bare number is at most a postcode, and one beside words
         postcode = piece.entity is EntityType.ADDRESS and len(name) >= 4 and piece.score >= LEAST_SCORE_OF_NUMBERS

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mibao.deid import lexicon
 from mibao.types import EntityType
 
 PIECE = 38  # REACH less what a model looks at behind a word, less one
@@ -23,6 +24,10 @@ _PLACE = CHINESE_KINDS.index(EntityType.LOCATION)
 _WIDEST_GAP = 3  # between two words of a name
 _JOINTS = "-'’"
 _NOT_LAST = ",;:-/\"' \n\t(["
+_HOUSE_NUMBER = re.compile(r"(?<![^\s])[0-9]{1,4}[A-Za-z]? \Z")
+_WIDEST_NUMBER = 7
+_LISTED = re.compile(r"(?:[^\W\d_]|[ ,&\n])+")
+_BETWEEN_JOINTS = re.compile(r"\b(?!(?:and|or)\b)[^\W\d_]+(?: (?!(?:and|or)\b)[^\W\d_]+)*+")
 _LATIN_BEFORE = re.compile(r"[A-Za-z]{1,12}\Z")
 _LATIN_AFTER = re.compile(r"[A-Za-z]{1,12}")
 _LONGEST_LATIN = 12
@@ -68,11 +73,37 @@ def english_pieces(text: str, tags: Tags) -> Iterator[Piece]:
         known = members[-1] + 1
         entity = ENGLISH_KINDS[tags.kinds[first]]
         for place, member in enumerate(members):
-            start = tags.starts[member] if place == 0 else tags.ends[members[place - 1]]
+            start = tags.ends[members[place - 1]] if place else _number_before(text, tags.starts[member], entity)
             taken, score = _within(tags, members, place, start)
             start, end = _trimmed(text, start, tags.ends[taken], rest=place > 0)
             if start < end:
-                yield Piece(start, end, entity, score, place > 0)
+                yield from _as_people(text, Piece(start, end, entity, score, place > 0))
+
+
+def _number_before(text: str, start: int, entity: EntityType) -> int:
+    """Where a number begins that stands in the same line right before an address, as that of a flat or a house does."""
+    if entity is EntityType.ADDRESS and (number := _HOUSE_NUMBER.search(text, max(0, start - _WIDEST_NUMBER), start)):
+        return number.start()
+    return start
+
+
+def _as_people(text: str, piece: Piece) -> Iterator[Piece]:
+    """``piece``; or, where all its words are common given names, the people: Anna and Robert are no firm, nor a place.
+
+    Of a piece that begins inside a name it is the first alone, since there is a piece from every word on.
+    """
+    people = list[Piece]()
+    if piece.entity in (EntityType.ORGANIZATION, EntityType.LOCATION) and _LISTED.fullmatch(text, *_span(piece)):
+        for person in _BETWEEN_JOINTS.finditer(text, *_span(piece)):
+            if not all(word.lower() in lexicon.ENGLISH_GIVEN_NAMES for word in person[0].split(" ")):
+                people = []
+                break
+            people.append(Piece(*person.span(), EntityType.PERSON, piece.score))
+    yield from (people[:1] if piece.rest else people) or [piece]
+
+
+def _span(piece: Piece) -> tuple[int, int]:
+    return piece.start, piece.end
 
 
 def _english_members(text: str, tags: Tags, first: int) -> list[int]:

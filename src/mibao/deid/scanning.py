@@ -19,6 +19,7 @@ from mibao.deid.names import repetitions
 from mibao.deid.normalisation import Folded, folded
 from mibao.types import AnyType, EntityType
 
+AT_ONCE = 1 << 16  # characters searched at once: memory grows with them, speed does not
 _SHORT = 28  # a strong candidate that a weak one gives way to is no longer than this
 _NEAR = 24  # and starts no further on than this
 _REPEATED = "same name as after a cue in this text"
@@ -81,9 +82,15 @@ class Scanner:
         return self._decide()
 
     def whole(self, text: str) -> Iterator[Part]:
-        """The parts of a text that is all there: those that feeding and closing give, in one search."""
-        self._buffer += text
-        return self.close()
+        """The parts of a text that is all there: those that feeding and closing give.
+
+        A long text is fed in slices, so that memory does not grow with it; where others are asked they see all of it.
+        """
+        slices = range(0, 0 if self._detectors else len(text) - AT_ONCE, AT_ONCE)
+        for start in slices:
+            yield from self.feed(text[start : start + AT_ONCE])
+        self._buffer += text[len(slices) * AT_ONCE :]
+        yield from self.close()
 
     def close(self) -> Iterator[Part]:
         """The parts that the end of the text decides."""
@@ -169,6 +176,18 @@ class Scanner:
                     found.append(Candidate(start, end, each.score, each.type, each.why))
         found.sort(key=order)
         return found
+
+
+def grouped(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """``texts`` in order, so many together as :data:`AT_ONCE` characters are; a longer one by itself."""
+    first = size = 0
+    for place, text in enumerate(texts):
+        if place > first and size + len(text) > AT_ONCE:
+            yield texts[first:place]
+            first, size = place, 0
+        size += len(text) + REACH
+    if first < len(texts):
+        yield texts[first:]
 
 
 def whole_findings(parts: Iterable[Part]) -> Iterator[Finding]:

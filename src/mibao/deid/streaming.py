@@ -11,7 +11,7 @@ from mibao.deid.matching import Engine
 from mibao.deid.operations import Operator
 from mibao.deid.policies import Keep, Pseudonym
 from mibao.deid.pseudonyms import PLACEHOLDER
-from mibao.deid.scanning import Part, Scanner
+from mibao.deid.scanning import Part, Scanner, grouped
 from mibao.deid.vault import Vault
 from mibao.deid.wordlists import WordList
 from mibao.errors import InputError
@@ -76,10 +76,13 @@ class Masker:
 
         They are searched as one text, so far apart that no rule sees two of them.
         """
+        return [each for some in grouped(texts) for each in self._together(some)]
+
+    def _together(self, texts: Sequence[str]) -> Iterator[tuple[str, Counter[AnyType]]]:
         scanner = Scanner(self._engine, self._detectors, keep_names=False)
         joined = _APART.join(texts)
         parts = list(scanner.whole(joined))
-        done, place, start = [], 0, 0
+        place = start = 0
         for text in texts:
             end = start + len(text)
             pieces, kept_from, found = [], start, Counter[AnyType]()
@@ -88,9 +91,8 @@ class Masker:
                 pieces += [joined[kept_from : part.start], self._changed(part, joined[part.start : part.end])]
                 found[part.entity] += not part.continues
                 kept_from, place = part.end, place + 1
-            done.append(("".join([*pieces, joined[kept_from:end]]), found))
+            yield "".join([*pieces, joined[kept_from:end]]), found
             start = end + len(_APART)
-        return done
 
     def _changed(self, part: Part, written: str) -> str:
         policy = self._operator.policy
