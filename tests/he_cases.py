@@ -21,11 +21,11 @@ def circuit(mode=DATA, *, features=4, outputs=2, bound=4.0, seed=0, number=1, ro
     return linear_circuit(weights, bias, mode=mode, bound=bound, number=number, rows=rows, **options)
 
 
-def linear_circuit(weights, bias, *, mode=DATA, bound=4.0, number=1, rows=MANY, **options):
+def linear_circuit(weights, bias, *, mode=DATA, bound=4.0, number=1, rows=MANY, roles=None, **options):
     return he.compile_circuit(
         network_of(Dense(weights=weights.T, bias=bias), bound=bound),
         mode=mode,
-        roles=ROLES[mode],
+        roles=roles or ROLES[mode],
         circuit_id=RandomId(bytes([number]) * 16),
         rows=rows,
         **options,

@@ -54,7 +54,8 @@ def test_a_name_that_would_spoil_a_line_is_refused(name):
         (DATA, ("a", "b", "a"), "the compute host owns what is to be hidden from it"),
         (WEIGHTS, ("a", "b", "b"), "the compute host owns what is to be hidden from it"),
         (BOTH, ("a", "a", "a"), "the compute host owns what is to be hidden from it"),
-        (BOTH, ("a", "b", "c"), "expects one owner of data and model"),
+        (BOTH, ("a", "b", "a"), "the compute host owns what is to be hidden from it"),
+        (BOTH, ("a", "b", "b"), "the compute host owns what is to be hidden from it"),
     ],
 )
 def test_a_casting_that_protects_nothing_is_refused(mode, parties, message):

@@ -95,6 +95,78 @@ def test_the_modes_with_encrypted_weights_hand_the_host_a_folder_without_them(ow
             assert not any(singles[start : start + 2].tobytes() in held for start in range(len(singles) - 1))
 
 
+def test_two_owners_and_a_host_of_neither_each_with_only_its_own_files(tmp_path, owner, host):
+    """The data owner's folder never holds the weights, nor does the host's, and the model owner's no secret."""
+    holder = _folder(tmp_path, "holder")
+    roles = he.Roles(data_owner="patient", model_owner="vendor", compute_host="cloud")
+    files.write_circuit(owner / "my.circuit", circuit(BOTH, features=8, roles=roles))
+    np.save(holder / "in.npy", records_of(features=8))
+
+    def done(folder: Path, *arguments: str) -> str:
+        ran = mibao(*arguments, cwd=folder)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        return ran.stdout
+
+    done(owner, "public", "my.circuit", "-o", "public.circuit")
+    shutil.move(owner / "public.circuit", holder / "public.circuit")
+    printed = done(holder, "keygen", "public.circuit", "-o", ".", "--account", "ward 3")
+    fingerprint = printed.split("fingerprint ")[1].split(";")[0]
+    shutil.copy(holder / "public.key", owner / "public.key")
+    weigh = ("weights", "my.circuit", "--public-key", "public.key", "-o", "host.bundle")
+    assert fingerprint in done(owner, *weigh, "--fingerprint", fingerprint)
+    done(holder, "encrypt", "public.circuit", "in.npy", "--key", "client.key", "-o", "req")
+    shutil.move(owner / "host.bundle", host / "host.bundle")
+    for name in ("server.keys", "req"):
+        shutil.move(holder / name, host / name)
+    assert sorted(path.name for path in host.iterdir()) == ["host.bundle", "req", "server.keys"]
+    evaluate = ("evaluate", "host.bundle", "req", "--keys", "server.keys", "-o", "ans")
+    refused = mibao(*evaluate, "--account", "ward 4", cwd=host)
+    assert (refused.returncode, refused.stderr) == (4, "error: server keys: made for another account\n")
+    done(host, *evaluate, "--account", "ward 3")
+    shutil.copy(host / "ans", holder / "ans")
+    done(holder, "decrypt", "public.circuit", "ans", "--key", "client.key", "-o", "out.npy")
+
+    weights, bias = weights_of(features=8)
+    assert np.max(np.abs(np.load(holder / "out.npy") - (records_of(features=8) @ weights + bias))) < 1e-3
+    assert sorted(path.name for path in owner.iterdir()) == ["my.circuit", "public.key"]
+    assert (owner / "my.circuit").read_bytes().count(weights[0, 0].tobytes()) > 0
+    for folder in (holder, host):
+        held = b"".join(path.read_bytes() for path in folder.iterdir())
+        assert not any(value.tobytes() in held for value in (*weights.ravel(), *bias))
+        singles = weights.ravel().astype(np.float32)
+        assert not any(singles[start : start + 2].tobytes() in held for start in range(len(singles) - 1))
+
+
+def test_each_wrong_use_between_two_owners_is_refused(owner, monkeypatch):
+    monkeypatch.chdir(owner)
+    roles = he.Roles(data_owner="patient", model_owner="vendor", compute_host="cloud")
+    for number, name in enumerate(("my", "other"), start=1):
+        whole = circuit(BOTH, number=number, roles=roles)
+        files.write_circuit(owner / f"{name}.circuit", whole)
+        files.write_bytes(owner / f"{name}.public", whole.public().to_bytes())
+    assert refusal("keygen", "other.public", "-o", "theirs") is None
+    assert refusal("keygen", "my.public", "-o", ".") is None
+    files.write_circuit(owner / "one.circuit", circuit(BOTH))
+    fingerprint = "-".join(["0000"] * 8)
+    cases = [
+        (("keygen", "my.circuit", "-o", "mine"), InputError, "my.circuit: holds the weights"),
+        (("weights", "my.public", "--public-key", "public.key"), InputError, "the circuit without its weights"),
+        (("weights", "my.circuit", "--public-key", "theirs/public.key"), KeyMismatch, "made for another circuit"),
+        (("weights", "one.circuit", "--public-key", "public.key"), InputError, "nobody encrypts but the key holder"),
+        (("weights", "my.circuit", "--public-key", "server.keys"), InputError, "expected public key, got server keys"),
+        (
+            ("weights", "my.circuit", "--public-key", "public.key", "--fingerprint", fingerprint),
+            KeyMismatch,
+            "another than expected",
+        ),
+    ]
+    for arguments, kind, message in cases:
+        error = refusal(*arguments, *(() if arguments[0] == "keygen" else ("-o", "out")))
+        assert type(error) is kind
+        assert message in str(error)
+    assert not (owner / "out").exists() and not (owner / "mine").exists()
+
+
 def test_explain_prints_who_could_read_what(owner):
     compiled = circuit(BOTH)
     files.write_circuit(owner / "my.circuit", compiled)

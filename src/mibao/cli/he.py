@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mibao.cli.he_compile import compile_model
+from mibao.cli.he_owner import public, weights
 from mibao.cli.he_predict import predict
 from mibao.cli.he_release import release
 from mibao.errors import InputError, KeyMismatch
@@ -25,11 +26,16 @@ app = typer.Typer(
 )
 app.command("compile")(compile_model)
 app.command("predict")(predict)
+app.command("public")(public)
+app.command("weights")(weights)
 app.command("release")(release)
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The circuit: with, without or with encrypted weights.")]
 SecretKey = Annotated[Path, typer.Option("--key", metavar="CLIENT.KEY", help="The secret key; the host never sees it.")]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the result goes.")]
+Account = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Whose the evaluation keys are at the host; nobody's if not given.")
+]
 
 
 @app.command()
@@ -45,11 +51,15 @@ def explain(bundle: Bundle) -> None:
 def keygen(
     bundle: Bundle,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the files go; made if absent.")],
+    account: Account = None,
 ) -> None:
     """Make a key: client.key (secret), and server.keys for the host; client.released where answers may be shared.
 
     Where the mode encrypts weights, BUNDLE is the owner's file with weights in clear, and host.bundle is written with
     them encrypted. The host gets host.bundle, never BUNDLE.
+
+    Where data and model have different owners and the host is neither, BUNDLE is what the model's owner wrote with
+    `mibao he public`, and public.key is written for that owner's `mibao he weights`.
     """
     from mibao.he import Circuit, Client, files
 
@@ -62,12 +72,17 @@ def keygen(
                 files.SERVER_KEYS_NAME,
                 files.HOST_BUNDLE_NAME,
                 files.RELEASED_NAME,
+                files.PUBLIC_KEY_NAME,
             )
         )
     )
-    client = circuit.generate_client()
-    encrypted = None
-    if isinstance(circuit, Circuit) and isinstance(client, Client) and circuit.spec.weights_encrypted:
+    client = circuit.generate_client(account=account)
+    encrypted, public_key = None, None
+    if isinstance(circuit, Circuit) and isinstance(client, Client) and circuit.spec.weights_publicly:
+        if circuit.program is not None:
+            raise InputError(f"{bundle}: holds the weights; the key is the data owner's, who gets `mibao he public`")
+        public_key = client.public_key()
+    elif isinstance(circuit, Circuit) and isinstance(client, Client) and circuit.spec.weights_encrypted:
         encrypted = circuit.encrypt_weights(client)
     secret = output / files.CLIENT_KEY_NAME
     try:
@@ -83,6 +98,8 @@ def keygen(
     if encrypted is not None:
         files.write_bytes(output / files.HOST_BUNDLE_NAME, encrypted)
         typer.echo(f"{output / files.HOST_BUNDLE_NAME}: for the compute host, weights encrypted")
+    if public_key is not None:
+        _write_public_key(output / files.PUBLIC_KEY_NAME, public_key)
 
 
 @app.command()
@@ -106,11 +123,12 @@ def evaluate(
     request: Annotated[Path, typer.Argument(metavar="REQUEST", help="What the data owner sent.")],
     keys: Annotated[Path, typer.Option("--keys", metavar="SERVER.KEYS", help="Evaluation keys; nothing secret.")],
     output: Output,
+    account: Account = None,
 ) -> None:
     """Answer a request, as the compute host: nothing secret is read, nothing is decrypted."""
     from mibao.he import files
 
-    server = files.read_server(bundle, keys)
+    server = files.read_server(bundle, keys, account=account)
     answer = server.evaluate(files.read_bytes(request))
     files.write_bytes(output, answer)
     typer.echo(f"{output}: {len(answer):,} bytes, for the key holder")
@@ -136,6 +154,15 @@ def decrypt(
     np.save(stream, logits, allow_pickle=False)
     files.write_logits(output, stream.getvalue())
     typer.echo(f"{output}: logits of {logits.shape[0]} rows; for the key holder's eyes, never share them")
+
+
+def _write_public_key(path: Path, public_key: bytes) -> None:
+    from mibao.he import files
+    from mibao.he.public_key import fingerprint
+
+    files.write_bytes(path, public_key)
+    typer.echo(f"{path}: for the model's owner, to encrypt the weights with; it decrypts nothing")
+    typer.echo(f"{path}: fingerprint {fingerprint(public_key)}; tell the model's owner, and not through the host")
 
 
 def _start_count(client: Client, path: Path) -> None:

@@ -80,7 +80,7 @@ def compile_model(
     files.write_circuit(output, circuit)
     for line in (*lines, *circuit.explain()):
         typer.echo(line)
-    typer.echo(f"{output}: mode 0600, with the weights in clear; what others get comes from keygen")
+    typer.echo(f"{output}: mode 0600, with the weights in clear; `mibao he public` writes it without them")
 
 
 def _records(path: Path) -> Any:

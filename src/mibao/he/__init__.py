@@ -15,6 +15,7 @@ from mibao.he.model_circuit import translate
 from mibao.he.network import Network
 from mibao.he.parameters import Parameters
 from mibao.he.predictor import Predictor
+from mibao.he.public_key import PublicKey
 from mibao.he.release_terms import Release
 from mibao.he.roles import Roles, key_holder, who_could_read
 from mibao.he.server import Server, circuit_evaluated, request_in_clear
@@ -30,6 +31,7 @@ __all__ = [
     "Network",
     "Parameters",
     "Predictor",
+    "PublicKey",
     "Release",
     "Roles",
     "Server",

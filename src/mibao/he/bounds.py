@@ -55,6 +55,7 @@ class Noise:
         special: The special prime; 1 where there is none.
         data_encrypted: Whether requests are fresh encryptions, not only rounded.
         weights_encrypted: The same of constants.
+        weights_publicly: Whether constants are encrypted under a public key, which has noise of its own.
     """
 
     ring_degree: int
@@ -62,6 +63,7 @@ class Noise:
     special: float
     data_encrypted: bool
     weights_encrypted: bool
+    weights_publicly: bool = False
 
     @property
     def rounding(self) -> float:
@@ -80,6 +82,15 @@ class Noise:
     def fresh(self) -> float:
         """Variance in a slot of encryption and rounding."""
         return NOISE_STD**2 * self.ring_degree / 2 + self.rounding
+
+    @property
+    def constant(self) -> Float64[ndarray, "2"]:
+        """The same of an encrypted constant, its normal and its heavy-tailed part.
+
+        Under a public key SEAL encrypts with one prime more and rescales: little is left but that rounding, which the
+        secret multiplies.
+        """
+        return np.array([self.rounding, self.rescaling] if self.weights_publicly else [self.fresh, 0.0])
 
     @property
     def rescaling(self) -> float:
@@ -184,36 +195,38 @@ def error_bound(
     return float(np.max(worst))
 
 
-def _constant_variance(instruction: Instruction, scale: float, noise: Noise) -> float:
+def _constant_variance(instruction: Instruction, scale: float, noise: Noise) -> Float64[ndarray, "2 1 1"]:
     """Of one slot of an encoded or encrypted constant; one number for all slots is rounded once, not N / 2 times."""
-    if noise.weights_encrypted:
-        return noise.fresh / scale**2
+    own = noise.constant if noise.weights_encrypted else np.array([_encoded_variance(instruction, noise), 0.0])
+    return np.asarray(own[:, None, None] / scale**2)
+
+
+def _encoded_variance(instruction: Instruction, noise: Noise) -> float:
     alike = (instruction.weights.ndim == 2) if isinstance(instruction, Weigh) else False
     if isinstance(instruction, Scale | Shift):
         alike = instruction.values.ndim == 1
     if alike:
-        return 1 / 12 / scale**2
-    return noise.rounding / scale**2
+        return 1 / 12
+    return noise.rounding
 
 
 def _inherited(
     instruction: Instruction,
     given: list[Float64[ndarray, "..."]],
     sizes: list[Float64[ndarray, "..."]],
-    constant: float,
+    constant: Float64[ndarray, "2 1 1"],
 ) -> Float64[ndarray, "..."]:
     """What an instruction makes of its sources' errors and of its constants'. A fold does its own adding."""
     x = given[0]
     match instruction:
         case Weigh(weights=weights):
             after = np.stack([_weighed(weights * weights, part) for part in x])
-            after[0] += (sizes[0] ** 2 * constant).sum(axis=0)
             after = _as_normal(after) if weights.shape[1] >= _MANY else after
+            after = after + (sizes[0] ** 2).sum(axis=0) * constant  # one secret multiplies them: they stay heavy
         case Scale(values=values):
-            after = x * _slotwise(values) ** 2
-            after[0] += sizes[0] ** 2 * constant
+            after = x * _slotwise(values) ** 2 + sizes[0] ** 2 * constant
         case Shift():
-            after = x + np.array([constant, 0.0])[:, None, None]
+            after = x + constant
         case Square():
             after = 4 * sizes[0] ** 2 * x
         case Multiply():

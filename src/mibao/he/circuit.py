@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mibao.codec.canonical import Value
 from mibao.crypto.rng import random_id
-from mibao.errors import InputError, IntegrityError
+from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.he import envelope, program_codec
 from mibao.he.client import Client, generate_client
 from mibao.he.compiler import compile_network
@@ -13,8 +13,9 @@ from mibao.he.explanation import explain
 from mibao.he.network import Network
 from mibao.he.normalise import normalise
 from mibao.he.program import Program
+from mibao.he.public_key import PublicKey
 from mibao.he.release_terms import Release
-from mibao.he.roles import Roles, check_roles
+from mibao.he.roles import Roles, check_roles, has_two_owners
 from mibao.he.scheduling import schedule
 from mibao.he.server import Server, program_of
 from mibao.he.spec import CircuitSpec
@@ -42,38 +43,49 @@ class Circuit:
         """The instructions with their weights; none in the circuit without them."""
         return self._program
 
-    def generate_client(self) -> Client:
-        """A fresh key, for who has only :meth:`public`. Raises ``MissingExtra`` when seal-python is not installed."""
-        return generate_client(self._spec)
+    def generate_client(self, *, account: str | None = None) -> Client:
+        """A fresh key, for who has only :meth:`public`. Raises as :func:`mibao.he.generate_client`."""
+        return generate_client(self._spec, account=account)
 
-    def keygen(self) -> tuple[Client, Server]:
+    def keygen(self, *, account: str | None = None) -> tuple[Client, Server]:
         """A fresh key: the client keeps the secret, the server computes and cannot decrypt.
 
         A data owner who has only :meth:`public` uses :meth:`generate_client` and sends ``client.server_keys()``.
 
         Raises:
-            InputError: the weights are not here.
+            InputError: the weights are not here, or the account is no name.
             MissingExtra: seal-python is not installed.
         """
         if self._program is None:
             raise InputError("circuit: a server takes the weights, and this is the circuit without them")
-        client = self.generate_client()
-        bundle = client.encrypt_weights(self._program) if self._spec.weights_encrypted else self.to_bytes()
-        return client, Server.from_bytes(bundle=bundle, keys=client.server_keys())
+        client = self.generate_client(account=account)
+        bundle = self.to_bytes()
+        if self._spec.weights_publicly:
+            bundle = self.encrypt_weights(PublicKey.from_bytes(client.public_key(), spec=self._spec))
+        elif self._spec.weights_encrypted:
+            bundle = self.encrypt_weights(client)
+        return client, Server.from_bytes(bundle=bundle, keys=client.server_keys(), account=account)
 
     def public(self) -> Circuit:
         """The same circuit without weights: what a model owner gives to a data owner."""
         return Circuit(spec=self._spec, program=None)
 
-    def encrypt_weights(self, client: Client) -> bytes:
-        """The bundle for the host, weights and biases encrypted under ``client``'s key.
+    def encrypt_weights(self, key: Client | PublicKey) -> bytes:
+        """The bundle for the host, weights and biases encrypted.
+
+        Args:
+            key: The key holder's, who owns the weights; or where data and model have different owners, the data
+                owner's public key.
 
         Raises:
-            InputError: the weights are not here, or the mode leaves them in clear.
+            InputError: the weights are not here, the mode leaves them in clear, or it takes the other kind of key.
+            KeyMismatch: the key is of another circuit.
         """
         if self._program is None:
             raise InputError("circuit: this is the circuit without its weights")
-        return client.encrypt_weights(self._program)
+        if key.spec.circuit_id != self._spec.circuit_id:
+            raise KeyMismatch("key: made for another circuit")
+        return key.encrypt_weights(self._program)
 
     def to_bytes(self) -> bytes:
         """The circuit as a file. With weights they stand in it **in clear**: in the modes that encrypt weights it is
@@ -143,7 +155,14 @@ def compile_circuit(
     check_roles(mode, roles)
     if not 0 < max_error < float("inf") or rows < 1:
         raise InputError("circuit: expected a positive, finite max_error and at least one row")
-    compiled = compile_network(normalise(network), mode=mode, rows=rows, max_error=max_error, release=release)
+    compiled = compile_network(
+        normalise(network),
+        mode=mode,
+        rows=rows,
+        max_error=max_error,
+        release=release,
+        weights_publicly=has_two_owners(mode, roles),
+    )
     spec = CircuitSpec(
         circuit_id=circuit_id or random_id(),
         mode=mode,

@@ -13,20 +13,19 @@ from mibao.codec.canonical import Value
 from mibao.crypto.kdf import domain_tag
 from mibao.errors import InputError, IntegrityError, KeyMismatch
 from mibao.he import answer_form, envelope
+from mibao.he.account import account_fields, account_of, checked_account
+from mibao.he.encrypted_weights import encrypted_bundle
 from mibao.he.engine import Engine, SecretKey
 from mibao.he.engine_seal import engine_for
 from mibao.he.envelope import Envelope, Kind
-from mibao.he.execution import encoded_constants
 from mibao.he.noise_bound import Bounded
-from mibao.he.program import Constant, Program
-from mibao.he.program_codec import to_value
+from mibao.he.program import Program
 from mibao.he.records import batches, checked_records
 from mibao.he.reference import finish
 from mibao.he.release import ReleaseCount, ReleasePolicy, Releasing, decrypt_for_release
 from mibao.he.release_terms import Release
-from mibao.he.scheduling import schedule
 from mibao.he.spec import MAX_ROWS, CircuitSpec
-from mibao.types import RandomId
+from mibao.types import ComputeMode, RandomId
 
 _ROOM = envelope.MAX_BYTES[Kind.REQUEST] - 2 * envelope.MAX_HEADER_BYTES  # for ciphertexts in one message
 
@@ -34,10 +33,13 @@ _ROOM = envelope.MAX_BYTES[Kind.REQUEST] - 2 * envelope.MAX_HEADER_BYTES  # for 
 class Client:
     """A secret key bound to one circuit. It cannot be printed, copied or pickled."""
 
-    __slots__ = ("_engine", "_key_id", "_secret", "_spec")
+    __slots__ = ("_account", "_engine", "_key_id", "_secret", "_spec")
 
-    def __init__(self, *, spec: CircuitSpec, key_id: RandomId, secret: SecretKey, engine: Engine) -> None:
+    def __init__(
+        self, *, spec: CircuitSpec, key_id: RandomId, secret: SecretKey, engine: Engine, account: str | None = None
+    ) -> None:
         self._spec = spec
+        self._account = checked_account(account)
         self._key_id = key_id
         self._secret = secret
         self._engine = engine
@@ -57,6 +59,11 @@ class Client:
     def key_id(self) -> RandomId:
         """The key's name; it stands in requests and answers and says nothing about the key."""
         return self._key_id
+
+    @property
+    def account(self) -> str | None:
+        """Whose evaluation keys come from it; a host that is asked by anybody else refuses them."""
+        return self._account
 
     def encrypt(self, records: Real[ndarray, "..."]) -> bytes:
         """A request that carries ``records`` encrypted, packed as the circuit's layout has them.
@@ -186,23 +193,33 @@ class Client:
         """A bundle for the compute host with every constant of ``program``, biases included, encrypted.
 
         Raises:
-            InputError: the mode leaves weights in clear, or the bundle would exceed 1 GiB.
+            InputError: the mode leaves weights in clear or another owner encrypts them, or the bundle would exceed
+                1 GiB.
         """
-        spec, engine = self._spec, self._engine
-        if not spec.weights_encrypted:
-            raise InputError(f"{spec.mode.value}: weights stay in clear at the host")
-        standing = schedule(spec, program)
-        stored = []
-        for index, instruction in enumerate(program.instructions):
-            if isinstance(instruction, Constant):
-                level = standing.registers[instruction.source].level
-                scale = standing.constants[index]
-                encoded = encoded_constants(instruction, engine=engine, scale=scale, level=level)
-                stored += [engine.store_ciphertexts([engine.encrypt(self._secret, plaintext)]) for plaintext in encoded]
-                if sum(map(len, stored)) > _ROOM:
-                    raise InputError("bundle: encrypted weights would exceed 1 GiB")
-        header: dict[str, Value] = {"spec": spec.to_value(), "program": to_value(program), "key": self._key_id.value}
-        return envelope.encode(Envelope(kind=Kind.ENCRYPTED_BUNDLE, header=header, body=b"".join(stored)))
+        if self._spec.weights_publicly:
+            raise InputError("weights: their owner encrypts them under the data owner's public key; use PublicKey")
+        return encrypted_bundle(
+            self._spec,
+            program,
+            key_id=self._key_id,
+            engine=self._engine,
+            encrypt=lambda plaintext: self._engine.encrypt(self._secret, plaintext),
+        )
+
+    def public_key(self) -> bytes:
+        """``public.key``: what another owner of the weights encrypts them with; it decrypts nothing.
+
+        Raises:
+            InputError: in this circuit nobody encrypts but the key holder.
+        """
+        if not self._spec.weights_publicly:
+            raise InputError(
+                f"public key: expected {ComputeMode.ENCRYPTED_BOTH.value} with two owners of data and model; "
+                f"in this circuit nobody encrypts but the key holder"
+            )
+        body = self._engine.store_encryption_key(self._engine.generate_encryption_key(self._secret))
+        header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value}
+        return envelope.encode(Envelope(kind=Kind.PUBLIC_KEY, header=header, body=body))
 
     def server_keys(self) -> bytes:
         """``server.keys``: what the host needs to compute under this key, and nothing secret."""
@@ -216,12 +233,14 @@ class Client:
             "circuit": spec.circuit_id.value,
             "key": self._key_id.value,
             "relinearization_bytes": len(relinearization),
+            **account_fields(self._account),
         }
         return envelope.encode(Envelope(kind=Kind.SERVER_KEYS, header=header, body=relinearization + galois))
 
     def reveal_secret_bytes(self) -> bytes:
         """The whole of ``client.key``. Whoever reads it reads every request and answer."""
         header: dict[str, Value] = {"spec": self._spec.to_value(), "key": self._key_id.value}
+        header |= account_fields(self._account)
         body = self._engine.store_secret_key(self._secret)
         return envelope.encode(Envelope(kind=Kind.CLIENT_KEY, header=header, body=body))
 
@@ -235,25 +254,32 @@ class Client:
             MissingExtra: seal-python is not installed.
         """
         opened = envelope.decode(data, Kind.CLIENT_KEY)
-        envelope.check_fields(opened, "spec", "key")
+        account = account_of(opened, "spec", "key")
         spec = envelope.spec_of(opened)
         engine = engine_for(spec.parameters)
         secret = engine.load_secret_key(opened.body)
-        return cls(spec=spec, key_id=envelope.id_of(opened, "key"), secret=secret, engine=engine)
+        return cls(spec=spec, key_id=envelope.id_of(opened, "key"), secret=secret, engine=engine, account=account)
 
 
-def generate_client(spec: CircuitSpec) -> Client:
+def generate_client(spec: CircuitSpec, *, account: str | None = None) -> Client:
     """A fresh key for a circuit. The library draws it from the operating system.
 
     The key's name is a hash of a fresh encryption of zero: random, and no function of the key alone.
 
+    Args:
+        spec: The circuit.
+        account: Whose the evaluation keys are at the host, which refuses them to everybody else.
+
     Raises:
+        InputError: the account is no name of 1 to 64 printable characters.
         MissingExtra: seal-python is not installed.
     """
+    checked_account(account)
     engine = engine_for(spec.parameters)
     secret = engine.generate_secret_key()
     digest = hashlib.sha256(domain_tag("he/key-id", engine.public_sample(secret))).digest()
-    return Client(spec=spec, key_id=RandomId(digest[: RandomId.size]), secret=secret, engine=engine)
+    key_id = RandomId(digest[: RandomId.size])
+    return Client(spec=spec, key_id=key_id, secret=secret, engine=engine, account=account)
 
 
 def check_circuit(opened: Envelope, circuit_id: RandomId) -> None:

@@ -53,7 +53,13 @@ class _Candidate:
 
 
 def compile_network(
-    network: Network, *, mode: ComputeMode, rows: int, max_error: float, release: Release | None = None
+    network: Network,
+    *,
+    mode: ComputeMode,
+    rows: int,
+    max_error: float,
+    release: Release | None = None,
+    weights_publicly: bool = False,
 ) -> Compiled:
     """The cheapest program for requests of ``rows`` rows whose predicted error is at most ``max_error``.
 
@@ -63,6 +69,7 @@ def compile_network(
         rows: How many rows a request usually carries; any number may be sent.
         max_error: Largest error an answer may have, before the head; that of its release, where it is for one.
         release: What the parameters have to leave room for.
+        weights_publicly: Whether weights are encrypted under a public key.
 
     Raises:
         InputError: no parameters keep ``max_error``, or the network fits no layout.
@@ -74,7 +81,10 @@ def compile_network(
         every = _candidates(shown, degree=degree, mode=mode, rows=rows, releases=release is not None)
         found = sorted(every, key=lambda held: held.cost_ms)
         cheaper = [held for held in found if best is None or held.cost_ms < best[0].cost_ms][:MOST_TRIED]
-        fitting = ((held, _levelled(held, mode=mode, max_error=max_error, release=release)) for held in cheaper)
+        fitting = (
+            (held, _levelled(held, mode=mode, max_error=max_error, release=release, weights_publicly=weights_publicly))
+            for held in cheaper
+        )
         taken = None
         for candidate, compiled in fitting:
             if compiled is not None and compiled.predicted_error <= max_error:
@@ -97,7 +107,7 @@ def compile_network(
 
 
 def _levelled(
-    candidate: _Candidate, *, mode: ComputeMode, max_error: float, release: Release | None
+    candidate: _Candidate, *, mode: ComputeMode, max_error: float, release: Release | None, weights_publicly: bool
 ) -> Compiled | None:
     largest = magnitudes(candidate.program, candidate.limits)
     search = Search(
@@ -108,6 +118,7 @@ def _levelled(
         peaks=tuple(float(magnitude.max()) for magnitude in largest),
         input_bound=candidate.limits[0].max(axis=1),
         mode=mode,
+        weights_publicly=weights_publicly,
         release=release,
     )
     found = smallest(search, max_error=max_error)

@@ -55,6 +55,13 @@ class GaloisKeys:
     handle: Any
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class EncryptionKey:
+    """Public key material that encrypts, for parties who have no secret."""
+
+    handle: Any
+
+
 class SecretKey:
     """The key that decrypts. It cannot be printed, copied or pickled."""
 
@@ -89,6 +96,10 @@ class Engine(Protocol):
         """Public keys for rotations to the left by ``steps``, and for no others."""
         ...
 
+    def generate_encryption_key(self, secret: SecretKey) -> EncryptionKey:
+        """A public key for parties who encrypt and cannot decrypt."""
+        ...
+
     def public_sample(self, secret: SecretKey) -> bytes:
         """Fresh random bytes that are safe to publish (an encryption of zero), to name the key by."""
         ...
@@ -111,6 +122,10 @@ class Engine(Protocol):
 
     def encrypt(self, secret: SecretKey, plaintext: Plaintext) -> Ciphertext:
         """A fresh encryption at the plaintext's level: two of the same plaintext differ."""
+        ...
+
+    def encrypt_publicly(self, key: EncryptionKey, plaintext: Plaintext) -> Ciphertext:
+        """The same without the secret. Its noise is that of a rescaling, some times wider than of :meth:`encrypt`."""
         ...
 
     def decrypt(self, secret: SecretKey, ciphertext: Ciphertext) -> Float64[ndarray, "slots"]:
@@ -181,6 +196,18 @@ class Engine(Protocol):
 
     def load_secret_key(self, data: bytes | memoryview) -> SecretKey:
         """The reverse. Raises ``IntegrityError`` when the bytes are no key for these parameters."""
+        ...
+
+    def store_encryption_key(self, key: EncryptionKey) -> bytes:
+        """The residues of both components modulo every prime, the special one included."""
+        ...
+
+    def load_encryption_key(self, data: bytes | memoryview) -> EncryptionKey:
+        """The reverse.
+
+        Raises:
+            IntegrityError: a wrong length, a residue out of range, or a key under which anyone could read.
+        """
         ...
 
     def store_relinearization_key(self, key: RelinearizationKey) -> bytes:

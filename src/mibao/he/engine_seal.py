@@ -16,6 +16,7 @@ from mibao.errors import InputError, IntegrityError, MissingExtra
 from mibao.he import residue_packing
 from mibao.he.engine import (
     Ciphertext,
+    EncryptionKey,
     Engine,
     GaloisKeys,
     Matrix,
@@ -89,6 +90,7 @@ class SealEngine:
         self._version = _SEAL_HEADER.unpack_from(chosen.to_bytes())[2:4]
         self._context = seal.SEALContext(chosen, True, seal.sec_level_type.tc128)
         self.primes = tuple(prime.value() for prime in primes)[: len(parameters.data_primes)]
+        self._all_primes = tuple(prime.value() for prime in primes)
         self._parms_ids = self._chain()
         self._secret_bytes = len(primes) * parameters.ring_degree * _WORD_BYTES
         self._encoder = seal.CKKSEncoder(self._context)
@@ -115,6 +117,10 @@ class SealEngine:
         keys = self._seal.GaloisKeys()
         self._seal.KeyGenerator(self._context, secret.handle).create_galois_keys(list(steps), keys)
         return GaloisKeys(keys)
+
+    def generate_encryption_key(self, secret: SecretKey) -> EncryptionKey:
+        """See :class:`~mibao.he.engine.Engine`."""
+        return EncryptionKey(self._seal.KeyGenerator(self._context, secret.handle).create_public_key())
 
     def public_sample(self, secret: SecretKey) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""
@@ -148,6 +154,11 @@ class SealEngine:
     def encrypt(self, secret: SecretKey, plaintext: Plaintext) -> Ciphertext:
         """See :class:`~mibao.he.engine.Engine`."""
         return Ciphertext(self._seal.Encryptor(self._context, secret.handle).encrypt_symmetric(plaintext.handle))
+
+    def encrypt_publicly(self, key: EncryptionKey, plaintext: Plaintext) -> Ciphertext:
+        """See :class:`~mibao.he.engine.Engine`."""
+        encryptor = self._seal.Encryptor(self._context, key.handle)
+        return Ciphertext(_guard("encryption key", lambda: encryptor.encrypt(plaintext.handle)))
 
     def decrypt(self, secret: SecretKey, ciphertext: Ciphertext) -> Float64[ndarray, "slots"]:
         """See :class:`~mibao.he.engine.Engine`."""
@@ -290,13 +301,14 @@ class SealEngine:
 
     def _prefix(self, level: int, scale: float, residue_bytes: int, *, components: int = 2) -> bytes:
         degree, primes = self.parameters.ring_degree, len(self.primes) - level
-        array_bytes = _SEAL_HEADER.size + _COUNT.size + residue_bytes
-        return (
-            self._header(_SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + array_bytes)
-            + _CIPHERTEXT_FIELDS.pack(*self._parms_ids[level], True, components, degree, primes, scale, 1)
-            + self._header(array_bytes)
-            + _COUNT.pack(residue_bytes // _WORD_BYTES)
+        return self._framed(
+            _CIPHERTEXT_FIELDS.pack(*self._parms_ids[level], True, components, degree, primes, scale, 1), residue_bytes
         )
+
+    def _framed(self, fields: bytes, residue_bytes: int) -> bytes:
+        array_bytes = _SEAL_HEADER.size + _COUNT.size + residue_bytes
+        whole = self._header(_SEAL_HEADER.size + _CIPHERTEXT_FIELDS.size + array_bytes)
+        return whole + fields + self._header(array_bytes) + _COUNT.pack(residue_bytes // _WORD_BYTES)
 
     def _header(self, total_bytes: int) -> bytes:
         return _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, *self._version, _UNCOMPRESSED, 0, total_bytes)
@@ -313,6 +325,30 @@ class SealEngine:
         example: bytes = self._seal.KeyGenerator(self._context).secret_key().to_string()
         stored = b"".join((example[: -self._secret_bytes], data))
         return SecretKey(_guard("secret key", lambda: self._context.from_secret_str(stored)))
+
+    def store_encryption_key(self, key: EncryptionKey) -> bytes:
+        """See :class:`~mibao.he.engine.Engine`."""
+        stored: bytes = key.handle.to_string()
+        shape = (2, len(self._all_primes), self.parameters.ring_degree)
+        residues = np.frombuffer(stored, dtype=_WORD, offset=_PREFIX_BYTES).reshape(shape)
+        return residue_packing.pack(residues, primes=self._all_primes)
+
+    def load_encryption_key(self, data: bytes | memoryview) -> EncryptionKey:
+        """See :class:`~mibao.he.engine.Engine`. As with ciphertexts, what arrives can only be residues."""
+        primes, degree = self._all_primes, self.parameters.ring_degree
+        expected = residue_packing.packed_bytes(primes, components=2, degree=degree)
+        if len(data) != expected:
+            raise IntegrityError(f"encryption key: expected {expected} bytes, got {len(data)}")
+        words = residue_packing.unpack(data, primes=primes, components=2, degree=degree)
+        if not words.any(axis=2).all():
+            raise IntegrityError("encryption key: it hides nothing")
+        words = np.ascontiguousarray(words, dtype=_WORD)
+        parms_id = self._context.key_context_data().parms_id()
+        prefix = self._framed(
+            _CIPHERTEXT_FIELDS.pack(*parms_id, True, len(words), degree, len(primes), 1.0, 1), words.nbytes
+        )
+        stored = b"".join((prefix, words.data))
+        return EncryptionKey(_guard("encryption key", lambda: self._context.from_public_str(stored)))
 
     def store_relinearization_key(self, key: RelinearizationKey) -> bytes:
         """See :class:`~mibao.he.engine.Engine`."""

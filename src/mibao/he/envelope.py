@@ -42,6 +42,7 @@ class Kind(IntEnum):
     TRAINING_RECORDS = 11
     TRAINING_KEYS = 12
     TRAINING_WEIGHTS = 13
+    PUBLIC_KEY = 14
 
 
 MAX_BYTES: dict[Kind, int] = {
@@ -58,6 +59,7 @@ MAX_BYTES: dict[Kind, int] = {
     Kind.TRAINING_RECORDS: 1 << 30,
     Kind.TRAINING_KEYS: 1 << 30,
     Kind.TRAINING_WEIGHTS: 1 << 26,
+    Kind.PUBLIC_KEY: 1 << 23,
 }
 NAMES: dict[Kind, str] = {
     Kind.CIRCUIT: "circuit",
@@ -73,6 +75,7 @@ NAMES: dict[Kind, str] = {
     Kind.TRAINING_RECORDS: "training records",
     Kind.TRAINING_KEYS: "training keys",
     Kind.TRAINING_WEIGHTS: "training weights",
+    Kind.PUBLIC_KEY: "public key",
 }
 
 

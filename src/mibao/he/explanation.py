@@ -13,6 +13,7 @@ _MODE_TEXT = {
     ComputeMode.ENCRYPTED_WEIGHTS: "encrypted-weights (weights, biases as ciphertexts, records in clear at the host)",
     ComputeMode.ENCRYPTED_BOTH: "encrypted-both (records, weights and biases as ciphertexts)",
 }
+_PUBLICLY_TEXT = ", the weights under the data owner's public key"
 
 
 def explain(spec: CircuitSpec, program: Program | None) -> list[str]:
@@ -20,7 +21,7 @@ def explain(spec: CircuitSpec, program: Program | None) -> list[str]:
     parameters = spec.parameters
     primes = " + ".join(str(bits) for bits in parameters.modulus_bits)
     return [
-        f"mode: {_MODE_TEXT[spec.mode]}",
+        f"mode: {_MODE_TEXT[spec.mode]}{_PUBLICLY_TEXT if spec.weights_publicly else ''}",
         *who_could_read(spec.mode, spec.roles),
         "the compute host also sees the number of rows, the width, the layers' shapes, these parameters and when it is "
         "asked; it could return any answer",

@@ -24,6 +24,7 @@ from mibao.he.tree_messages import TreeClient, TreeServer
 
 CLIENT_KEY_NAME = "client.key"
 SERVER_KEYS_NAME = "server.keys"
+PUBLIC_KEY_NAME = "public.key"
 HOST_BUNDLE_NAME = "host.bundle"
 RELEASED_NAME = "client.released"
 _FRAME_BYTES = 64
@@ -112,16 +113,16 @@ def write_server(folder: Path, server: Server | TreeServer) -> tuple[Path, Path]
     return bundle, keys
 
 
-def read_server(bundle: Path, keys: Path) -> Server | TreeServer:
+def read_server(bundle: Path, keys: Path, *, account: str | None = None) -> Server | TreeServer:
     """The server from its two files. Raises as :func:`read_bytes` and :meth:`Server.from_bytes`."""
-    return server_from(bundle=read_bytes(bundle), keys=read_bytes(keys))
+    return server_from(bundle=read_bytes(bundle), keys=read_bytes(keys), account=account)
 
 
-def server_from(*, bundle: bytes, keys: bytes) -> Server | TreeServer:
+def server_from(*, bundle: bytes, keys: bytes, account: str | None = None) -> Server | TreeServer:
     """The server of a network or of trees, as its bundle says. Raises as :meth:`Server.from_bytes`."""
     if envelope.is_of(bundle, Kind.FOREST_BUNDLE):
-        return server_of(bundle=bundle, keys=keys)
-    return Server.from_bytes(bundle=bundle, keys=keys)
+        return server_of(bundle=bundle, keys=keys, account=account)
+    return Server.from_bytes(bundle=bundle, keys=keys, account=account)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -38,21 +38,21 @@ class ForestCircuit:
         """The trees; none in the circuit without them."""
         return self._trees
 
-    def generate_client(self) -> TreeClient:
+    def generate_client(self, *, account: str | None = None) -> TreeClient:
         """A fresh key. Raises ``MissingExtra`` when seal-python is not installed."""
-        return generate_tree_client(self._spec)
+        return generate_tree_client(self._spec, account=account)
 
-    def keygen(self) -> tuple[TreeClient, TreeServer]:
+    def keygen(self, *, account: str | None = None) -> tuple[TreeClient, TreeServer]:
         """A fresh key: the client keeps the secret, the server computes and cannot decrypt.
 
         Raises:
-            InputError: the trees are not here.
+            InputError: the trees are not here, or the account is no name.
             MissingExtra: seal-python is not installed.
         """
         if self._trees is None:
             raise InputError("circuit: a server takes the trees, and this is the circuit without them")
-        client = self.generate_client()
-        return client, server_of(bundle=self.to_bytes(), keys=client.server_keys())
+        client = self.generate_client(account=account)
+        return client, server_of(bundle=self.to_bytes(), keys=client.server_keys(), account=account)
 
     def public(self) -> ForestCircuit:
         """The same circuit without its trees: what a model owner gives to a data owner."""
@@ -112,20 +112,20 @@ def opened_forest(opened: Envelope) -> ForestCircuit:
     return ForestCircuit(spec=spec, trees=read_trees(opened.header["trees"], rest, spec))
 
 
-def server_of(*, bundle: bytes, keys: bytes) -> TreeServer:
-    """A host from its two files.
+def server_of(*, bundle: bytes, keys: bytes, account: str | None = None) -> TreeServer:
+    """A host from its two files, for the account that asks.
 
     Raises:
         InputError: one of them is another kind of file.
         IntegrityError: one of them was altered or truncated.
-        KeyMismatch: the keys are of another circuit.
+        KeyMismatch: the keys are of another circuit, or of another account than ``account``.
         MissingExtra: seal-python is not installed.
     """
     opened = envelope.decode(bundle, Kind.FOREST_BUNDLE)
     circuit = opened_forest(opened)
     if circuit.trees is None:
         raise InputError("bundle: expected the circuit with its trees")
-    return TreeServer(circuit.trees, spec=circuit.spec, bundle=bundle, keys=keys)
+    return TreeServer(circuit.trees, spec=circuit.spec, bundle=bundle, keys=keys, account=account)
 
 
 def compile_forest(

@@ -80,6 +80,23 @@ class NoiseRules:
             message=message, scale=scale, noise=float(self.degree * ERROR_SUPPORT), encoding=encoding, level=0
         )
 
+    def fresh_publicly(self, *, message: float, scale: float, level: int = 0) -> Bounded:
+        """A fresh encryption under a public key: ``u * (its error) + (an error) + (an error) * secret`` with one prime
+        more, which is then divided out. Nobody checks the norm of the ternary ``u``: it may be N.
+
+        Source: SEAL 4, encryptor.cpp, ``encrypt_zero_internal``.
+
+        Raises:
+            InputError: there is no prime to divide out.
+        """
+        divided = self._primes_at(level - 1)[-1] if level else self.special_prime
+        if divided is None:
+            raise InputError("noise bound: encryption under a public key takes a special prime")
+        before = self.degree * ERROR_SUPPORT * (self.degree + 1 + self.secret_norm)
+        noise = before / divided + self._rounding(2)
+        encoding = self.encoding_error(message=message, scale=scale)
+        return Bounded(message=message, scale=scale, noise=noise, encoding=encoding, level=level)
+
     def encoded(self, *, message: float, scale: float, level: int = 0) -> Bounded:
         """A vector in clear, encoded."""
         encoding = self.encoding_error(message=message, scale=scale)

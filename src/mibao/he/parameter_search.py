@@ -70,6 +70,7 @@ class Search:
         forms: What each level's rescalings remove.
         input_bound: Largest magnitude in each ciphertext of a request.
         mode: What is encrypted.
+        weights_publicly: Whether weights are encrypted under a public key.
         release: What the parameters have to leave room for.
     """
 
@@ -80,6 +81,7 @@ class Search:
     forms: RescaledForms
     input_bound: Float64[ndarray, "count"]
     mode: ComputeMode
+    weights_publicly: bool = False
     release: Release | None = None
     scale_bits: int = 0
     kept_bits: int = 0
@@ -248,7 +250,14 @@ def _released_bits(search: Search, release: Release, weight_bits: int, bits: tup
 def _known(search: Search, schedule: Schedule, primes: tuple[int, ...], *, special: int | None) -> Bounded:
     degree = 2 * search.program.slots
     rules = NoiseRules(degree=degree, primes=primes, special_prime=special, secret_norm=secret_norm_limit(degree))
-    return program_noise(search.bounding, schedule, rules, mode=search.mode, input_bound=search.input_bound)
+    return program_noise(
+        search.bounding,
+        schedule,
+        rules,
+        mode=search.mode,
+        input_bound=search.input_bound,
+        weights_publicly=search.weights_publicly,
+    )
 
 
 def _policy(release: Release, known: Bounded) -> ReleasePolicy | None:
@@ -279,6 +288,7 @@ def _tried(search: Search, weight_bits: int) -> Compiled | None:
         special=2.0 ** (parameters.modulus_bits[-1] - 0.5),
         data_encrypted=search.mode is not ComputeMode.ENCRYPTED_WEIGHTS,
         weights_encrypted=search.mode is not ComputeMode.ENCRYPTED_DATA,
+        weights_publicly=search.weights_publicly,
     )
     made = Compiled(
         program=program,

@@ -49,6 +49,7 @@ def program_noise(
     *,
     mode: ComputeMode,
     input_bound: Float64[ndarray, "count"],
+    weights_publicly: bool = False,
 ) -> Bounded:
     """Bounds that hold for every ciphertext of the answer.
 
@@ -58,11 +59,12 @@ def program_noise(
         rules: Of its ring and the key.
         mode: What is encrypted.
         input_bound: Largest magnitude in each ciphertext of a request.
+        weights_publicly: Whether weights are encrypted under a public key.
 
     Raises:
         InputError: a program that no layout makes.
     """
-    answer = _Walk(program, schedule, rules, mode).run(input_bound)
+    answer = _Walk(program, schedule, rules, mode, weights_publicly=weights_publicly).run(input_bound)
     worst = max(answer, key=lambda known: known.noise)
     while worst.level < schedule.answer_level:
         worst = rules.drop(worst)
@@ -72,8 +74,11 @@ def program_noise(
 class _Walk:
     """Bounds of every register's ciphertexts, the records' own first."""
 
-    def __init__(self, program: Program, schedule: Schedule, rules: NoiseRules, mode: ComputeMode) -> None:
+    def __init__(
+        self, program: Program, schedule: Schedule, rules: NoiseRules, mode: ComputeMode, *, weights_publicly: bool
+    ) -> None:
         self._program, self._schedule, self._rules = program, schedule, rules
+        self._weights_publicly = weights_publicly
         self._data_encrypted = mode is not ComputeMode.ENCRYPTED_WEIGHTS
         self._weights_encrypted = mode is not ComputeMode.ENCRYPTED_DATA
 
@@ -149,6 +154,8 @@ class _Walk:
         if not isinstance(instruction, Constant):
             raise InputError("noise bound: an instruction without constants")
         message, scale = float(np.max(np.abs(value))), self._schedule.constants[index]
+        if self._weights_publicly:
+            return self._rules.fresh_publicly(message=message, scale=scale, level=source.level)
         if self._weights_encrypted:
             fresh = self._rules.fresh(message=message, scale=scale)
             for _ in range(source.level):

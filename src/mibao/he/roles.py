@@ -38,8 +38,7 @@ def check_roles(mode: ComputeMode, roles: Roles) -> None:
     """Refuse a casting of roles under which ``mode`` would protect nothing.
 
     Raises:
-        InputError: the compute host owns what the mode encrypts, or in ``ENCRYPTED_BOTH`` data and model have
-            different owners.
+        InputError: the compute host owns what the mode encrypts.
     """
     hidden_from_host = {
         ComputeMode.ENCRYPTED_DATA: {roles.data_owner},
@@ -48,11 +47,11 @@ def check_roles(mode: ComputeMode, roles: Roles) -> None:
     }[mode]
     if roles.compute_host in hidden_from_host:
         raise InputError(f"roles: in {mode.value} the compute host owns what is to be hidden from it")
-    if mode is ComputeMode.ENCRYPTED_BOTH and roles.data_owner != roles.model_owner:
-        raise InputError(
-            f"roles: {mode.value} expects one owner of data and model, who holds the key; got two. "
-            f"With two, use {ComputeMode.ENCRYPTED_DATA.value} with the model owner as host"
-        )
+
+
+def has_two_owners(mode: ComputeMode, roles: Roles) -> bool:
+    """Whether weights reach the host from who has no key: encrypted under the data owner's public one."""
+    return mode is ComputeMode.ENCRYPTED_BOTH and roles.data_owner != roles.model_owner
 
 
 def key_holder(mode: ComputeMode, roles: Roles) -> str:
@@ -62,7 +61,8 @@ def key_holder(mode: ComputeMode, roles: Roles) -> str:
 
 
 def who_could_read(mode: ComputeMode, roles: Roles) -> list[str]:
-    """One line a role: what that party could read, and whether it holds the key.
+    """One line a role: what that party could read, and whether it holds the key; and one more of what two could read
+    together, where encrypted weights have another owner than the key.
 
     Answers tell about what the key holder is not sent: a linear model's weights follow from enough of its answers.
     """
@@ -83,6 +83,11 @@ def who_could_read(mode: ComputeMode, roles: Roles) -> list[str]:
             parts += [f"never {' or '.join(hidden)}"] if hidden else []
             parts += ["has no key"]
         lines.append("; ".join(parts))
+    if has_two_owners(mode, roles):
+        lines.append(
+            f"the weights are hidden from {roles.data_owner} only while {roles.compute_host} and {roles.data_owner} do "
+            f"not collude: the one has them encrypted, the other holds the key"
+        )
     return lines
 
 

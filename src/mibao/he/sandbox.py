@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO
 
 from mibao.errors import InputError, IntegrityError, KeyMismatch, MibaoError, MissingExtra
+from mibao.he.account import checked_account
 from mibao.he.envelope import MAX_BYTES, Kind
 
 _LENGTH_BYTES = 8
@@ -55,9 +56,11 @@ class WorkerLimits:
 class SandboxedServer:
     """A :class:`~mibao.he.server.Server` in a worker process; use it in a ``with`` block, from any thread."""
 
-    __slots__ = ("_bundle", "_keys", "_limits", "_lock", "_process")
+    __slots__ = ("_account", "_bundle", "_keys", "_limits", "_lock", "_process")
 
-    def __init__(self, *, bundle: bytes, keys: bytes, limits: WorkerLimits | None = None) -> None:
+    def __init__(
+        self, *, bundle: bytes, keys: bytes, limits: WorkerLimits | None = None, account: str | None = None
+    ) -> None:
         """Start a worker and let it parse both files.
 
         Raises:
@@ -66,6 +69,7 @@ class SandboxedServer:
             MissingExtra: seal-python is not installed.
         """
         self._bundle, self._keys, self._limits = bundle, keys, limits or WorkerLimits()
+        self._account = (checked_account(account) or "").encode()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         with self._lock:
@@ -106,7 +110,7 @@ class SandboxedServer:
             env=kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             cwd="/",
         )
-        self._exchange(process, "server keys", self._bundle, self._keys)
+        self._exchange(process, "server keys", self._bundle, self._keys, self._account)
         return process
 
     def _end(self) -> None:
@@ -179,18 +183,21 @@ def _read(stream: IO[bytes], count: int) -> bytes:
 
 
 def main(memory_bytes: int, cpu_s: int) -> None:
-    """The worker: bundle and keys first, then requests, until the host closes the pipe."""
+    """The worker: bundle, keys and account first, then requests, until the host closes the pipe."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    bundle, keys = _receive(source, _MAX_MESSAGE_BYTES), _receive(source, _MAX_MESSAGE_BYTES)
+    bundle, keys, account = (_receive(source, _MAX_MESSAGE_BYTES) for _ in range(3))
+    limits = WorkerLimits(memory_bytes=memory_bytes, cpu_s=cpu_s)
     try:
-        _serve(source, sink, bundle=bundle, keys=keys, limits=WorkerLimits(memory_bytes=memory_bytes, cpu_s=cpu_s))
+        _serve(source, sink, bundle=bundle, keys=keys, account=account.decode() or None, limits=limits)
     except MibaoError as error:
         _report(sink, error)
     except MemoryError:  # perhaps within a request, of which the rest is still in the pipe: this worker is done
         _say(sink, _OUT_OF_MEMORY, b"")
 
 
-def _serve(source: IO[bytes], sink: IO[bytes], *, bundle: bytes, keys: bytes, limits: WorkerLimits) -> None:
+def _serve(
+    source: IO[bytes], sink: IO[bytes], *, bundle: bytes, keys: bytes, account: str | None, limits: WorkerLimits
+) -> None:
     from mibao.he.files import server_from  # noqa: PLC0415  (the host itself never loads what follows)
 
     try:
@@ -198,7 +205,7 @@ def _serve(source: IO[bytes], sink: IO[bytes], *, bundle: bytes, keys: bytes, li
     except ImportError as error:
         raise MissingExtra("encrypted compute", extra="he") from error
     _limit(limits)
-    server = server_from(bundle=bundle, keys=keys)
+    server = server_from(bundle=bundle, keys=keys, account=account)
     _say(sink, _ANSWER, b"")
     while header := source.read(_LENGTH_BYTES):
         _limit_time(limits)

@@ -12,6 +12,7 @@ from mibao.codec.canonical import Value
 from mibao.errors import InputError, IntegrityError
 from mibao.events import CircuitEvaluated
 from mibao.he import answer_form, envelope
+from mibao.he.account import account_of, check_account
 from mibao.he.client import check_binding, check_circuit
 from mibao.he.engine import Ciphertext, Engine
 from mibao.he.engine_seal import engine_for
@@ -56,14 +57,20 @@ class Server:
         return self._spec
 
     @classmethod
-    def from_bytes(cls, *, bundle: bytes, keys: bytes) -> Server:
+    def from_bytes(cls, *, bundle: bytes, keys: bytes, account: str | None = None) -> Server:
         """A server from its two files.
+
+        Args:
+            bundle: The host's.
+            keys: The key holder's ``server.keys``.
+            account: Who asks, as the host knows it: the keys must be of that account, or of none where none asks.
 
         Raises:
             InputError: one of them is another kind of file, or the bundle holds weights in clear that the circuit wants
                 encrypted: the owner's own file, which a host must never get.
             IntegrityError: one of them was altered or truncated.
-            KeyMismatch: the keys are of another circuit, or not those the weights are encrypted under.
+            KeyMismatch: the keys are of another circuit, of another account, or not those the weights are encrypted
+                under.
             MissingExtra: seal-python is not installed.
         """
         opened = envelope.decode(bundle, Kind.CLEAR_BUNDLE, Kind.ENCRYPTED_BUNDLE)
@@ -72,7 +79,7 @@ class Server:
             raise InputError(f"bundle: its weights are not as {spec.mode.value} has them; give the host its own bundle")
         envelope.check_fields(opened, *(("spec", "program", "key") if spec.weights_encrypted else ("spec", "program")))
         server_keys = envelope.decode(keys, Kind.SERVER_KEYS)
-        envelope.check_fields(server_keys, "circuit", "key", "relinearization_bytes")
+        check_account(account_of(server_keys, "circuit", "key", "relinearization_bytes"), asking=account)
         key_id = envelope.id_of(opened, "key") if spec.weights_encrypted else envelope.id_of(server_keys, "key")
         check_binding(server_keys, circuit_id=spec.circuit_id, key_id=key_id)
         return cls(spec=spec, bundle=opened, keys=server_keys)

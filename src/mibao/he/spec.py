@@ -16,7 +16,7 @@ from mibao.he.network import Head
 from mibao.he.parameters import Parameters
 from mibao.he.program import Packing
 from mibao.he.release_terms import PRIMES_A_LEVEL, ReleaseTerms
-from mibao.he.roles import Roles, check_roles
+from mibao.he.roles import Roles, check_roles, has_two_owners
 from mibao.types import ComputeMode, RandomId
 
 MAX_FEATURES = 1 << 14
@@ -93,9 +93,8 @@ class CircuitSpec:
         _check_packing("answer", self.answer, width=self.outputs, slots=slots, whole=True)
         if self.request.rows != self.answer.rows or self.answer.entry.size != self.outputs:
             raise InputError("circuit: request and answer do not hold the same rows, or an output lies in two places")
-        needs_keys = bool(self.rotations) or self.relinearizes
-        if needs_keys and len(self.parameters.modulus_bits) < 2:
-            raise InputError("circuit: rotations and products of ciphertexts take a special prime")
+        if len(self.parameters.modulus_bits) < 2:
+            self._check_lone_prime()
         if list(self.rotations) != sorted(set(self.rotations)) or not all(0 < step < slots for step in self.rotations):
             raise InputError("circuit: expected rotations in ascending order, each less than the slots")
         if len(self.parameters.data_primes) < self.primes_a_level:
@@ -113,6 +112,13 @@ class CircuitSpec:
         if not (0 <= self.predicted_error < np.inf and 0 <= self.predicted_ms < np.inf):
             raise InputError("circuit: expected a finite predicted error and time")
         check_roles(self.mode, self.roles)
+
+    def _check_lone_prime(self) -> None:
+        """Refuse a circuit that takes a special prime and has none. Raises ``InputError``."""
+        if self.rotations or self.relinearizes:
+            raise InputError("circuit: rotations and products of ciphertexts take a special prime")
+        if self.weights_publicly:
+            raise InputError("circuit: weights under a public key take a special prime")
 
     @property
     def features(self) -> int:
@@ -138,6 +144,11 @@ class CircuitSpec:
     def weights_encrypted(self) -> bool:
         """Whether the host sees weights as ciphertexts only."""
         return self.mode is not ComputeMode.ENCRYPTED_DATA
+
+    @property
+    def weights_publicly(self) -> bool:
+        """Whether the weights' owner has no key, and encrypts them under the key holder's public one."""
+        return has_two_owners(self.mode, self.roles)
 
     @property
     def batch_rows(self) -> int:

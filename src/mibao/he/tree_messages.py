@@ -18,6 +18,7 @@ from mibao.codec.canonical import Value
 from mibao.crypto.kdf import domain_tag
 from mibao.errors import InputError, IntegrityError
 from mibao.he import envelope
+from mibao.he.account import account_fields, account_of, check_account, checked_account
 from mibao.he.client import check_binding, check_circuit
 from mibao.he.engine import Engine, SecretKey
 from mibao.he.engine_seal import engine_for
@@ -34,10 +35,13 @@ from mibao.types import RandomId
 class TreeClient:
     """A secret key bound to one forest. It cannot be printed, copied or pickled."""
 
-    __slots__ = ("_engine", "_key_id", "_secret", "_spec")
+    __slots__ = ("_account", "_engine", "_key_id", "_secret", "_spec")
 
-    def __init__(self, *, spec: ForestSpec, key_id: RandomId, secret: SecretKey, engine: Engine) -> None:
+    def __init__(
+        self, *, spec: ForestSpec, key_id: RandomId, secret: SecretKey, engine: Engine, account: str | None = None
+    ) -> None:
         self._spec, self._key_id, self._secret, self._engine = spec, key_id, secret, engine
+        self._account = checked_account(account)
 
     def __repr__(self) -> str:
         return "TreeClient(opaque)"
@@ -55,10 +59,16 @@ class TreeClient:
         """The key's name; it stands in requests and answers and says nothing about the key."""
         return self._key_id
 
+    @property
+    def account(self) -> str | None:
+        """Whose evaluation keys come from it; a host that is asked by anybody else refuses them."""
+        return self._account
+
     def server_keys(self) -> bytes:
         """What the host needs to compute under this key, and nothing secret."""
         body = self._engine.store_relinearization_key(self._engine.generate_relinearization_key(self._secret))
         header: dict[str, Value] = {"circuit": self._spec.circuit_id.value, "key": self._key_id.value}
+        header |= account_fields(self._account)
         return envelope.encode(Envelope(kind=Kind.SERVER_KEYS, header=header, body=body))
 
     def encrypt(self, records: Real[ndarray, "rows features"]) -> bytes:
@@ -104,6 +114,7 @@ class TreeClient:
     def reveal_secret_bytes(self) -> bytes:
         """The whole of ``client.key``. Whoever reads it reads every request and answer."""
         header: dict[str, Value] = {"spec": self._spec.to_value(), "key": self._key_id.value}
+        header |= account_fields(self._account)
         body = knots_body(self._spec) + self._engine.store_secret_key(self._secret)
         return envelope.encode(Envelope(kind=Kind.FOREST_KEY, header=header, body=body))
 
@@ -117,25 +128,28 @@ class TreeClient:
             MissingExtra: seal-python is not installed.
         """
         opened = envelope.decode(data, Kind.FOREST_KEY)
-        envelope.check_fields(opened, "spec", "key")
+        account = account_of(opened, "spec", "key")
         value = opened.header["spec"]
         knots, rest = read_knots(opened.body, features=features_of(value))
         spec = spec_from(value, knots=knots)
         engine = engine_for(spec.parameters)
         secret = engine.load_secret_key(rest)
-        return cls(spec=spec, key_id=envelope.id_of(opened, "key"), secret=secret, engine=engine)
+        return cls(spec=spec, key_id=envelope.id_of(opened, "key"), secret=secret, engine=engine, account=account)
 
 
-def generate_tree_client(spec: ForestSpec) -> TreeClient:
+def generate_tree_client(spec: ForestSpec, *, account: str | None = None) -> TreeClient:
     """A fresh key for a forest, named as :func:`~mibao.he.client.generate_client` names its own.
 
     Raises:
+        InputError: the account is no name.
         MissingExtra: seal-python is not installed.
     """
+    checked_account(account)
     engine = engine_for(spec.parameters)
     secret = engine.generate_secret_key()
     digest = hashlib.sha256(domain_tag("he/key-id", engine.public_sample(secret))).digest()
-    return TreeClient(spec=spec, key_id=RandomId(digest[: RandomId.size]), secret=secret, engine=engine)
+    key_id = RandomId(digest[: RandomId.size])
+    return TreeClient(spec=spec, key_id=key_id, secret=secret, engine=engine, account=account)
 
 
 class TreeServer:
@@ -143,18 +157,20 @@ class TreeServer:
 
     __slots__ = ("_arithmetic", "_bundle", "_circuit", "_engine", "_key_id", "_keys", "_spec")
 
-    def __init__(self, circuit: TreeCircuit, *, spec: ForestSpec, bundle: bytes, keys: bytes) -> None:
+    def __init__(
+        self, circuit: TreeCircuit, *, spec: ForestSpec, bundle: bytes, keys: bytes, account: str | None = None
+    ) -> None:
         """A host from its circuit and a client's keys; :func:`mibao.he.forest_circuit.server_of` reads both.
 
         Raises:
             InputError: another kind of file.
             IntegrityError: the keys were altered or truncated.
-            KeyMismatch: they are of another circuit.
+            KeyMismatch: they are of another circuit, or of another account than asks.
             MissingExtra: seal-python is not installed.
         """
         self._circuit, self._spec, self._bundle, self._keys = circuit, spec, bundle, keys
         opened = envelope.decode(keys, Kind.SERVER_KEYS)
-        envelope.check_fields(opened, "circuit", "key")
+        check_account(account_of(opened, "circuit", "key"), asking=account)
         check_circuit(opened, spec.circuit_id)
         self._key_id = envelope.id_of(opened, "key")
         self._engine: Engine = engine_for(circuit.parameters)
