@@ -103,6 +103,30 @@ def test_a_circuit_with_a_square_is_released_within_its_error(tmp_path):
     assert np.max(np.abs(released - evaluate(network, records))) < circuit.spec.predicted_error <= 0.05
 
 
+@pytest.fixture(scope="module")
+def four_squares():
+    rng = np.random.default_rng(0)
+    first = Dense(weights=rng.normal(size=(2, 4)) / 4, bias=np.ones(2) / 4)
+    others = [Dense(weights=rng.normal(size=(2, 2)) / 4, bias=np.ones(2) / 4) for _ in range(4)]
+    network = network_of(first, *(layer for dense in others for layer in (Square(), dense)))
+    return network, he.compile_circuit(network, mode=DATA, roles=ROLES[DATA], release=ASKED, max_error=0.02)
+
+
+def test_four_squares_are_compiled_for_the_largest_ring_where_few_primes_are_small(four_squares):
+    spec = four_squares[1].spec
+    assert spec.predicted_error <= 0.02 and spec.parameters.ring_degree == 32768
+    assert min(spec.parameters.modulus_bits) == 22  # a level takes two primes, and there is one of 20 bits
+
+
+@pytest.mark.long
+def test_four_squares_are_released_within_their_error(four_squares, tmp_path):
+    network, circuit = four_squares
+    client, server = circuit.keygen()
+    answer = server.evaluate(client.encrypt(records_of()))
+    released = client.decrypt_for_release(answer, count=counted(client, tmp_path), **LIMITS)
+    assert np.max(np.abs(released - evaluate(network, records_of()))) < circuit.spec.predicted_error
+
+
 # One door, and it is shut unless the circuit was made for it.
 
 

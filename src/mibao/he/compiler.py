@@ -207,7 +207,7 @@ def _candidates(network: Network, *, degree: int, mode: ComputeMode, rows: int, 
                 bounding, _ = lowered(bounding_figures(network), choice, mode=mode, releases=releases)
         except Infeasible:
             continue
-        if _fits(program, degree=degree, mode=mode):
+        if _fits(program, degree=degree, mode=mode, primes_a_level=PRIMES_A_LEVEL if releases else 1):
             levels = len(rescaled_forms(program)) + (PRIMES_A_LEVEL if releases else 1)
             weights_encrypted = mode is not ComputeMode.ENCRYPTED_DATA
             batch_ms = cost.milliseconds(program, primes=levels, weights_encrypted=weights_encrypted)
@@ -223,11 +223,11 @@ def _candidates(network: Network, *, degree: int, mode: ComputeMode, rows: int, 
             )
 
 
-def _fits(program: Program, *, degree: int, mode: ComputeMode) -> bool:
+def _fits(program: Program, *, degree: int, mode: ComputeMode, primes_a_level: int) -> bool:
     """Whether there can be parameters at this ring, and keys and a bundle of a bearable size."""
     removed = rescaled_bits(rescaled_forms(program), scale_bits=SCALE_BITS[0], weight_bits=WEIGHT_BITS[0])
     least_bits = sum(max(bits, MIN_PRIME_BITS) for bits in removed) + MIN_PRIME_BITS * (2 if removed else 1)
-    levels = len(removed) + 1
+    levels = len(removed) + primes_a_level
     keys = len(program.rotations()) + program.relinearizes()
     key_bytes = keys * levels * (levels + 1) * 2 * degree * 8
     bundle_bytes = 0.0 if mode is ComputeMode.ENCRYPTED_DATA else _constants(program) * levels * degree * _BYTES_A_PRIME

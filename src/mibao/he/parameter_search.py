@@ -34,6 +34,7 @@ RELEASE_SCALE_BITS = range(44, 92, 2)
 RELEASE_WEIGHT_BITS = (24, 16, 20, 30)  # the first finds the scale of data
 _HOPELESS = 2.0**16  # times the error, at every other scale of data: none between them keeps it
 _TOO_MANY_BITS = 1 << 10
+_FEWER_FROM, _FEWER_BITS = 16384, 22  # past this ring there is one prime of 20 bits, and four of 22
 _BACK_BITS = 4  # from a last prime as large as the special one, whose key switching is noisy
 
 
@@ -230,12 +231,13 @@ def _removed(search: Search, weight_bits: int) -> list[int]:
         search.forms, scale_bits=search.scale_bits, weight_bits=weight_bits, kept_bits=search.kept_bits
     )
     each = search.primes_a_level
-    return [bits for level in range(0, len(wanted), each) for bits in _split(wanted[level], each)]
+    least = _FEWER_BITS if each > 1 and 2 * search.program.slots > _FEWER_FROM else MIN_PRIME_BITS
+    return [bits for level in range(0, len(wanted), each) for bits in _split(wanted[level], each, least=least)]
 
 
-def _split(bits: int, parts: int) -> list[int]:
+def _split(bits: int, parts: int, *, least: int = MIN_PRIME_BITS) -> list[int]:
     """So many bits, or a little more, as primes of about one size."""
-    return [max((bits + part) // parts, MIN_PRIME_BITS) for part in range(parts)]
+    return [max((bits + part) // parts, least) for part in range(parts)]
 
 
 def _released_bits(search: Search, release: Release, weight_bits: int, bits: tuple[int, ...]) -> int:
