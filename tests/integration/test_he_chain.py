@@ -137,6 +137,25 @@ def test_two_owners_and_a_host_of_neither_each_with_only_its_own_files(tmp_path,
         assert not any(singles[start : start + 2].tobytes() in held for start in range(len(singles) - 1))
 
 
+def test_a_host_with_records_of_its_own_gives_them_to_encrypted_weights_as_they_are(owner, host):
+    files.write_circuit(owner / "my.circuit", circuit(WEIGHTS))
+    np.save(host / "in.npy", records_of())
+    np.save(host / "wide.npy", np.zeros((2, 5)))
+    assert mibao("keygen", "my.circuit", "-o", ".", cwd=owner).returncode == 0
+    for name in ("host.bundle", "server.keys"):
+        shutil.move(owner / name, host / name)
+    wide = mibao("evaluate", "host.bundle", "wide.npy", "--keys", "server.keys", "-o", "ans", cwd=host)
+    assert wide.returncode == 2 and "expected the shape (rows, 4)" in wide.stderr
+    done = mibao("evaluate", "host.bundle", "in.npy", "--keys", "server.keys", "-o", "ans", cwd=host)
+    assert (done.returncode, done.stderr) == (0, "")
+    shutil.move(host / "ans", owner / "ans")
+    done = mibao("decrypt", "my.circuit", "ans", "--key", "client.key", "-o", "out.npy", cwd=owner)
+    assert "answers of 3 rows; for the key holder's eyes" in done.stdout
+    assert np.max(np.abs(np.load(owner / "out.npy") - (records_of() @ weights_of()[0] + weights_of()[1]))) < 1e-3
+    refused = mibao("encrypt", "my.circuit", str(host / "in.npy"), "--key", "client.key", "-o", "req", cwd=owner)
+    assert refused.returncode == 2 and "give them to `mibao he evaluate` as they are" in refused.stderr
+
+
 def test_each_wrong_use_between_two_owners_is_refused(owner, monkeypatch):
     monkeypatch.chdir(owner)
     roles = he.Roles(data_owner="patient", model_owner="vendor", compute_host="cloud")
@@ -228,7 +247,7 @@ def test_each_wrong_input_of_the_key_holder_is_refused(owner, monkeypatch):
         (("encrypt", "my.circuit", "text.npy"), InputError, "expected an array in .npy"),
         (("encrypt", "my.circuit", "absent.npy"), InputError, "No such file"),
         (("encrypt", "other.circuit", "in.npy"), KeyMismatch, "client key: made for another circuit"),
-        (("decrypt", "my.circuit", "in.npy"), IntegrityError, "frame: expected b'MBHE'"),
+        (("decrypt", "my.circuit", "in.npy"), IntegrityError, "in.npy: no circuit, key, request or answer"),
     ]
     for arguments, kind, message in cases:
         options = () if arguments[0] == "keygen" else ("--key", "client.key", "-o", "out")

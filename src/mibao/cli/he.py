@@ -25,10 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("compile")(compile_model)
-app.command("predict")(predict)
 app.command("public")(public)
-app.command("weights")(weights)
-app.command("release")(release)
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The circuit: with, without or with encrypted weights.")]
 SecretKey = Annotated[Path, typer.Option("--key", metavar="CLIENT.KEY", help="The secret key; the host never sees it.")]
@@ -102,6 +99,9 @@ def keygen(
         _write_public_key(output / files.PUBLIC_KEY_NAME, public_key)
 
 
+app.command("weights")(weights)
+
+
 @app.command()
 def encrypt(
     bundle: Bundle,
@@ -120,16 +120,23 @@ def encrypt(
 @app.command()
 def evaluate(
     bundle: Bundle,
-    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="What the data owner sent.")],
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="What the data owner sent; or records (.npy).")],
     keys: Annotated[Path, typer.Option("--keys", metavar="SERVER.KEYS", help="Evaluation keys; nothing secret.")],
     output: Output,
     account: Account = None,
 ) -> None:
-    """Answer a request, as the compute host: nothing secret is read, nothing is decrypted."""
-    from mibao.he import files
+    """Answer a request, as the compute host: nothing secret is read, nothing is decrypted.
+
+    Where only the weights are encrypted, the host has the records: REQUEST is then their .npy file.
+    """
+    from mibao.he import CircuitSpec, files, request_in_clear
 
     server = files.read_server(bundle, keys, account=account)
-    answer = server.evaluate(files.read_bytes(request))
+    spec = server.spec
+    if isinstance(spec, CircuitSpec) and not spec.data_encrypted and request.suffix == ".npy":
+        answer = server.evaluate(request_in_clear(spec, files.read_records(request)))
+    else:
+        answer = server.evaluate(files.read_message(request))
     files.write_bytes(output, answer)
     typer.echo(f"{output}: {len(answer):,} bytes, for the key holder")
 
@@ -141,7 +148,7 @@ def decrypt(
     key: SecretKey,
     output: Output,
 ) -> None:
-    """Decrypt an answer to logits (.npy). Never share them: their noise speaks about the key."""
+    """Decrypt an answer (.npy): what the model gives. Never share it: its noise speaks about the key."""
     import io
 
     import numpy as np
@@ -149,11 +156,15 @@ def decrypt(
     from mibao.he import files
 
     client = _client_for(files.read_circuit(bundle).spec.circuit_id, key)
-    logits = client.decrypt(files.read_bytes(answer))
+    answers = client.decrypt(files.read_message(answer))
     stream = io.BytesIO()
-    np.save(stream, logits, allow_pickle=False)
+    np.save(stream, answers, allow_pickle=False)
     files.write_logits(output, stream.getvalue())
-    typer.echo(f"{output}: logits of {logits.shape[0]} rows; for the key holder's eyes, never share them")
+    typer.echo(f"{output}: answers of {len(answers)} rows; for the key holder's eyes, never share them")
+
+
+app.command("release")(release)
+app.command("predict")(predict)
 
 
 def _write_public_key(path: Path, public_key: bytes) -> None:

@@ -43,9 +43,12 @@ def weights(
     if not isinstance(circuit, Circuit):
         raise InputError("trees: they stay in clear at their owner, who computes with them")
     files.check_new(output)
-    key = PublicKey.from_bytes(files.read_bytes(public_key), spec=circuit.spec)
+    key = PublicKey.from_bytes(files.read_message(public_key), spec=circuit.spec)
     if fingerprint is not None and fingerprint.strip().lower() != key.fingerprint:
-        raise KeyMismatch(f"{public_key}: its fingerprint is {key.fingerprint}, another than expected; it was replaced")
+        raise KeyMismatch(
+            f"{public_key}: its fingerprint is {key.fingerprint}, another than expected: the key was replaced on its "
+            "way, or the fingerprint mistyped"
+        )
     files.write_bytes(output, circuit.encrypt_weights(key))
     typer.echo(f"{public_key}: fingerprint {key.fingerprint}")
     if fingerprint is None:

@@ -41,7 +41,7 @@ def release(
         raise InputError("release: this circuit leaves no room for noise; compile it with --release-answers")
     kept = ReleaseFile(count, key_id=client.key_id)
     answers = client.decrypt_for_release(
-        files.read_bytes(answer),
+        files.read_message(answer),
         answers_limit=terms.release.answers_limit,
         statistical_bits=terms.release.statistical_bits,
         count=kept,

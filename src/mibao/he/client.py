@@ -76,7 +76,10 @@ class Client:
                 this circuit takes records in clear (:func:`mibao.he.request_in_clear`).
         """
         if not self._spec.data_encrypted:
-            raise InputError(f"{self._spec.mode.value}: data stay in clear at the host; use request_in_clear")
+            raise InputError(
+                f"{self._spec.mode.value}: data stay in clear at the host; use request_in_clear, or "
+                "give them to `mibao he evaluate` as they are"
+            )
         values = checked_records(self._spec, records)
         rows = values.shape[0]
         self._spec.check_answer(rows)

@@ -71,7 +71,7 @@ def _keys_text(spec: CircuitSpec) -> str:
 
 def _release_text(spec: CircuitSpec) -> str:
     if spec.release is None:
-        return "answers: for the key holder only, never to be shared; compile with release= for answers that may be"
+        return "answers: for the key holder only, never to be shared; those of a circuit compiled for release may be"
     asked = spec.release.release
     return (
         f"answers: up to {asked.answers_limit:,} ciphertexts of a key may be released, at {asked.statistical_bits} "

@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import Real
 from numpy import ndarray
 
-from mibao.errors import InputError
+from mibao.errors import InputError, IntegrityError
 from mibao.he import envelope
 from mibao.he.arrays import array_of
 from mibao.he.circuit import Circuit
@@ -52,6 +52,19 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def read_message(path: Path) -> bytes:
+    """The content of a circuit, a key, a request or an answer. Nothing but its first bytes is checked.
+
+    Raises:
+        InputError: as :func:`read_bytes`.
+        IntegrityError: it is no such file.
+    """
+    data = read_bytes(path)
+    if data[: len(envelope.MAGIC)] != envelope.MAGIC:
+        raise IntegrityError(f"{path}: no circuit, key, request or answer (expected {envelope.MAGIC!r} at its start)")
+    return data
+
+
 def read_records(path: Path) -> Real[ndarray, "..."]:
     """The array in an ``.npy`` file. Raises as :func:`read_bytes` and :func:`~mibao.he.arrays.array_of`."""
     return array_of(read_bytes(path), name=str(path))
@@ -81,8 +94,8 @@ def write_client_key(path: Path, client: Client | TreeClient) -> None:
 
 
 def read_client_key(path: Path) -> Client | TreeClient:
-    """The client in ``client.key``. Raises as :func:`read_bytes` and :meth:`Client.from_secret_bytes`."""
-    data = read_bytes(path)
+    """The client in ``client.key``. Raises as :func:`read_message` and :meth:`Client.from_secret_bytes`."""
+    data = read_message(path)
     if envelope.is_of(data, Kind.FOREST_KEY):
         return TreeClient.from_secret_bytes(data)
     return Client.from_secret_bytes(data)
@@ -95,7 +108,7 @@ def write_circuit(path: Path, circuit: Circuit | ForestCircuit) -> None:
 
 def read_circuit(path: Path) -> Circuit | ForestCircuit:
     """The circuit in a file. Raises as :func:`read_bytes` and :meth:`Circuit.from_bytes`."""
-    data = read_bytes(path)
+    data = read_message(path)
     if envelope.is_of(data, Kind.FOREST, Kind.FOREST_BUNDLE):
         return ForestCircuit.from_bytes(data)
     return Circuit.from_bytes(data)
@@ -115,7 +128,7 @@ def write_server(folder: Path, server: Server | TreeServer) -> tuple[Path, Path]
 
 def read_server(bundle: Path, keys: Path, *, account: str | None = None) -> Server | TreeServer:
     """The server from its two files. Raises as :func:`read_bytes` and :meth:`Server.from_bytes`."""
-    return server_from(bundle=read_bytes(bundle), keys=read_bytes(keys), account=account)
+    return server_from(bundle=read_message(bundle), keys=read_message(keys), account=account)
 
 
 def server_from(*, bundle: bytes, keys: bytes, account: str | None = None) -> Server | TreeServer:
