@@ -26,20 +26,29 @@ def known(time_s):
 
 
 def begun(known, caller=ALICE):
-    """A first turn, answered; its names."""
+    """A first turn, answered; the key of its names."""
     names = known.continued(caller, [], PSEUDONYMS)
     known.remember(caller, [*HISTORY, *ANSWER], names)
-    return names
+    return names.scope_key
 
 
 def gone_on(known, caller=ALICE):
-    return known.continued(caller, [*HISTORY, *ANSWER], PSEUDONYMS)
+    return known.continued(caller, [*HISTORY, *ANSWER], PSEUDONYMS).scope_key
 
 
 def test_a_second_turn_finds_the_names_of_its_first_once(known):
     names = begun(known)
-    assert gone_on(known) is names
-    assert gone_on(known) is not names
+    assert gone_on(known) == names
+    assert gone_on(known) != names
+
+
+def test_the_next_turn_knows_only_what_stands_in_it(known):
+    names = known.continued(ALICE, [], PSEUDONYMS)
+    core = names.pseudonym(EntityType.PERSON, "Jane")
+    known.remember(ALICE, [*HISTORY, *ANSWER], names)
+    next_turn = known.continued(ALICE, [*HISTORY, *ANSWER], PSEUDONYMS)
+    assert not len(next_turn)
+    assert next_turn.pseudonym(EntityType.PERSON, "Jane") == core
 
 
 def test_two_that_have_come_to_one_history_find_neither(known):
@@ -49,7 +58,7 @@ def test_two_that_have_come_to_one_history_find_neither(known):
 
 def test_a_second_turn_that_is_sent_again_never_finds_who_came_to_the_same_history_since(known):
     first = begun(known)
-    assert gone_on(known) is first
+    assert gone_on(known) == first
     second = begun(known)
     assert gone_on(known) not in (first, second)
 
@@ -57,13 +66,13 @@ def test_a_second_turn_that_is_sent_again_never_finds_who_came_to_the_same_histo
 def test_a_second_turn_that_began_elsewhere_never_finds_who_came_to_the_same_history_since(known):
     gone_on(known)
     here = begun(known)
-    assert gone_on(known) is not here
+    assert gone_on(known) != here
 
 
 @pytest.mark.parametrize("other", [Caller(tenant="a", key_id="2"), Caller(tenant="b", key_id="1")])
 def test_another_key_and_another_tenant_find_nothing(known, other):
     names = begun(known)
-    assert gone_on(known, other) is not names
+    assert gone_on(known, other) != names
     mine, others = (asyncio.run(known.named(who, "c", PSEUDONYMS)) for who in (ALICE, other))
     assert mine.scope_key != others.scope_key
 
@@ -71,7 +80,7 @@ def test_another_key_and_another_tenant_find_nothing(known, other):
 def test_after_its_time_it_is_forgotten(known, time_s):
     names = begun(known)
     time_s[0] = 101
-    assert gone_on(known) is not names
+    assert gone_on(known) != names
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class AnswerRestorer:
             elif key == "logprobs":
                 walked[key] = None  # they spell out placeholders, token by token
             else:
-                name = self.text(key, field="", tool=tool)
+                name = self.text(key, field="", tool=tool) if self.names.may_be_in(key) else key
                 field = key if tool is None and isinstance(each, str | list) else ""
                 given = called if key in _GIVEN else tool
                 walked[name] = self._walk(each, depth=depth + 1, field=field, tool=given)

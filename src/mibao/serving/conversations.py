@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mibao.crypto.kdf import derive, domain_tag, hmac_sha256
 from mibao.crypto.rng import random_bytes
@@ -27,11 +27,44 @@ _ROLES = ("assistant", "model")
 _SCOPE, _AMBIGUOUS = "scope", "ambiguous"  # what is kept of a response, beside no placeholder
 
 
+_Kept = TypeVar("_Kept")
+
+
+class _Remembered(Generic[_Kept]):
+    """What was put at a place, for a while; None where two things were."""
+
+    def __init__(self, *, clock_s: Callable[[], float], ttl_s: float) -> None:
+        self._clock_s, self._ttl_s = clock_s, ttl_s
+        self._places: OrderedDict[bytes, tuple[float, _Kept | None]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def at(self, place: bytes) -> _Kept | None:
+        known = self._places.get(place)
+        if known is None or known[0] + self._ttl_s < self._clock_s():
+            self._places.pop(place, None)
+            return None
+        return known[1]
+
+    def put(self, place: bytes, kept: _Kept | None) -> None:
+        self._places[place] = (self._clock_s(), kept)
+        self._places.move_to_end(place)
+        while len(self._places) > MAX_CONVERSATIONS:
+            self._places.popitem(last=False)
+
+    def add(self, place: bytes, kept: _Kept) -> None:
+        """Put it there, unless another is or was."""
+        known = self.at(place)
+        self.put(place, None if place in self._places and known != kept else kept)
+
+
 class Conversations:
     """The names of conversations that may go on.
 
-    Those that a client sends whole with every turn are remembered in this process. Those that somebody else keeps, and
-    that have an identifier, lie in ``vault`` where there is one: any worker may go on with them.
+    Of those that a client sends whole with every turn only the key is remembered, in this process: whatever stands in
+    the next turn gets the names it had, and nothing else is known. Those that somebody else keeps, and that have an
+    identifier, lie in ``vault`` where there is one: any worker may go on with them.
 
     Args:
         key: The gateway's key, 32 bytes.
@@ -44,11 +77,12 @@ class Conversations:
         self, *, key: bytes, clock_s: Callable[[], float], ttl_s: float = TTL_S, vault: StoredVault | None = None
     ) -> None:
         self._key = derive(key, purpose="serving/scope")
-        self._clock_s, self._ttl_s, self._vault = clock_s, ttl_s, vault
-        self._known: OrderedDict[bytes, tuple[float, Names | None]] = OrderedDict()
+        self._vault = vault
+        self._histories: _Remembered[bytes] = _Remembered(clock_s=clock_s, ttl_s=ttl_s)
+        self._identified: _Remembered[Names] = _Remembered(clock_s=clock_s, ttl_s=ttl_s)
 
     def __repr__(self) -> str:
-        return f"<Conversations, {len(self._known)} remembered>"
+        return f"<Conversations, {len(self._histories) + len(self._identified)} remembered>"
 
     async def named(self, caller: Caller, conversation: str, policy: Policy) -> Names:
         """The names of the conversation that the client calls so; the same whoever of its tenant's key asks.
@@ -60,24 +94,20 @@ class Conversations:
         scope_key = derive(self._key, purpose="serving/scope", context=place)
         if self._vault is not None:
             return await self._stored(scope_key, policy)
-        entry = self._entry(place)
-        if entry is not None and entry.policy == policy:
-            self._known[place] = (self._clock_s(), entry)
-            return entry
-        names = Names(scope_key=scope_key, policy=policy)
-        self._put(place, names)
+        names = self._identified.at(place)
+        if names is None or names.policy != policy:
+            names = Names(scope_key=scope_key, policy=policy)
+        self._identified.put(place, names)
         return names
 
     def continued(self, caller: Caller, history: list[bytes], policy: Policy) -> Names:
         """The names of the conversation whose turns so far are ``history``; new ones where there is none."""
-        names = None
+        scope_key = None
         if history:
             place = self._place(caller, b"history", *history)
-            names = self._entry(place)
-            self._put(place, None)  # once: whoever comes to the same history later may be somebody else
-        if names is not None and names.policy == policy:
-            return names
-        return Names(scope_key=random_bytes(32), policy=policy)
+            scope_key = self._histories.at(place)
+            self._histories.put(place, None)  # once: whoever comes to the same history later may be somebody else
+        return Names(scope_key=scope_key or random_bytes(32), policy=policy)
 
     async def after(self, caller: Caller, response_id: str, policy: Policy) -> Names | None:
         """The names of the conversation in which ``response_id`` was answered, where it was; as often as asked.
@@ -90,7 +120,7 @@ class Conversations:
             found = await asyncio.to_thread(self._vault.get, place, (_SCOPE, _AMBIGUOUS))
             known = _SCOPE in found and _AMBIGUOUS not in found
             return await self._stored(bytes.fromhex(found[_SCOPE]), policy) if known else None
-        names = self._entry(place)
+        names = self._identified.at(place)
         return names if names is not None and names.policy == policy else None
 
     async def keep(self, names: Names) -> None:
@@ -110,7 +140,7 @@ class Conversations:
         """
         place = self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass"))
         if self._vault is None:
-            self._put_unless_another(place, names)
+            self._identified.add(place, names)
             return
         try:
             await asyncio.to_thread(self._vault.put, place, {_SCOPE: names.scope_key.hex()})
@@ -119,7 +149,7 @@ class Conversations:
 
     def remember(self, caller: Caller, history: list[bytes], names: Names) -> None:
         """Let the turn after ``history`` find ``names``."""
-        self._put_unless_another(self._place(caller, b"history", *history), names)
+        self._histories.add(self._place(caller, b"history", *history), names.scope_key)
 
     async def _stored(self, scope_key: bytes, policy: Policy) -> Names:
         if self._vault is None:
@@ -133,27 +163,9 @@ class Conversations:
         """Where the vault keeps what is named under ``scope_key``."""
         return hmac_sha256(self._key, domain_tag("serving/stored-scope", scope_key))
 
-    def _put_unless_another(self, place: bytes, names: Names) -> None:
-        known = self._entry(place)
-        ambiguous = place in self._known and known is not names
-        self._put(place, None if ambiguous else names)
-
     def _place(self, caller: Caller, kind: bytes, *parts: bytes) -> bytes:
         about = (caller.tenant.encode(), caller.key_id.encode(), kind, *parts)
         return hmac_sha256(self._key, domain_tag("serving/conversation", *about))
-
-    def _entry(self, place: bytes) -> Names | None:
-        known = self._known.get(place)
-        if known is None or known[0] + self._ttl_s < self._clock_s():
-            self._known.pop(place, None)
-            return None
-        return known[1]
-
-    def _put(self, place: bytes, names: Names | None) -> None:
-        self._known[place] = (self._clock_s(), names)
-        self._known.move_to_end(place)
-        while len(self._known) > MAX_CONVERSATIONS:
-            self._known.popitem(last=False)
 
 
 def identifier(body: dict[str, Any]) -> str | None:

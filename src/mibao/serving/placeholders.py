@@ -108,7 +108,7 @@ class Names:
 
     def may_be_in(self, text: str) -> bool:
         """Whether looking for names in ``text`` may find any."""
-        return "_" in text or len(self.surrogates) > 0  # every placeholder holds one
+        return ("_" in text and len(self._cores) > 0) or len(self.surrogates) > 0  # every placeholder holds one
 
     def find(self, text: str, start: int = 0) -> list[Placed]:
         """Every name of this conversation in ``text[start:]``, in order."""

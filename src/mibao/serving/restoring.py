@@ -97,7 +97,7 @@ class Restorer:
 
 def restored(text: str, names: Names, sent: Sent, *, escaped: bool = False) -> str:
     """``text`` with every placeholder restored that may be."""
-    if not len(names) or not names.may_be_in(text):
+    if not names.may_be_in(text):
         return text
     restorer = Restorer(names, sent, escaped=escaped)
     return restorer.feed(text) + restorer.close()

@@ -128,9 +128,15 @@ class ChatStream(StreamRestorer):
     def __init__(self, answer: AnswerRestorer) -> None:
         super().__init__(answer)
         self._tools: dict[tuple[int, int], str] = {}
+        self._base: tuple[dict[str, Any], dict[str, Any]] = ({}, {})  # what every chunk repeats, and it restored
 
     def _spoken(self, key: Hashable) -> bool:
         return key == (0, "content")
+
+    def _restored_base(self, base: dict[str, Any]) -> dict[str, Any]:
+        if base != self._base[0]:
+            self._base = (base, self.answer.whole(base))
+        return self._base[1]
 
     def _restored(self, name: str, data: dict[str, Any]) -> Iterator[Event]:
         if isinstance(data.get("usage"), dict):
@@ -156,7 +162,8 @@ class ChatStream(StreamRestorer):
                 yield from self._flush(name, lambda key, index=index: key[0] == index)
                 done.append(ended)
         yield _event(
-            name, {**self.answer.whole(base), **({"usage": data["usage"]} if "usage" in data else {}), "choices": done}
+            name,
+            {**self._restored_base(base), **({"usage": data["usage"]} if "usage" in data else {}), "choices": done},
         )
 
     def _choice(self, base: dict[str, Any], choice: dict[str, Any], index: int) -> dict[str, Any]:
