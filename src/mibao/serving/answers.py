@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mibao.serving.links import Links
 from mibao.serving.placeholders import Names
 from mibao.serving.restoring import Restorer, Sent, restored
 
 _OFFSETS = ("start_index", "end_index", "start_char_index", "end_char_index")
 _UNTOUCHED = frozenset({"usage", "signature", "encrypted_content", "obfuscation"})
 _GIVEN = frozenset({"arguments", "input", "action", "operation", "code"})  # to a tool, by the object that calls it
+_SPOKEN = frozenset(
+    {
+        "text",
+        "content",
+        "refusal",
+        "reasoning",
+        "reasoning_content",
+        "thinking",
+        "delta",
+        "arguments",
+        "partial_json",
+        "input",
+        "code",
+        "output",
+    }
+)  # one after the other, where a program may join them
 MAX_DEPTH = 64
 
 
@@ -26,16 +43,19 @@ class AnswerRestorer:
 
     def __init__(self, names: Names, sent: Sent, *, json_mode: bool, tool_allowed: Callable[[str], bool]) -> None:
         self.names, self.sent, self.json_mode, self.tool_allowed = names, sent, json_mode, tool_allowed
+        self._links = Links()
 
-    def whole(self, answer: Any) -> Any:
-        """``answer`` with every text restored that may be."""
+    def whole(self, answer: Any, *, links: Links | None = None) -> Any:
+        """``answer`` with every text restored that may be; ``links`` is what was read of it before."""
+        self._links = Links() if links is None else links
         return self._walk(answer, depth=0) if len(self.names) else answer
 
     def text(self, text: str, *, field: str, tool: str | None = None) -> str:
         """One text of an answer; ``field`` says what it is."""
         if tool is not None and not self.tool_allowed(tool):
             return text
-        return restored(text, self.names, self.sent, escaped=self.escaped(field))
+        links = self._links if field in _SPOKEN else None
+        return restored(text, self.names, self.sent, escaped=self.escaped(field), links=links)
 
     def escaped(self, field: str) -> bool:
         """Whether a text under ``field`` is JSON."""
@@ -100,7 +120,8 @@ def tool_of(value: dict[str, Any]) -> str | None:
     Where it has no name, its type without ``_call``: ``{"type": "local_shell_call", "action"}``.
     """
     kind = str(value.get("type", ""))
-    if "arguments" in value or kind.endswith(("tool_use", "_call")):
+    named = "name" in value and ("arguments" in value or "input" in value)
+    if named or "arguments" in value or kind.endswith(("tool_use", "_call")):
         name = value.get("name")
         return name if isinstance(name, str) else kind.removesuffix("_call")
     return None

@@ -266,7 +266,8 @@ class Gateway:
         if not isinstance(told, dict):
             raise _unreadable()
         try:
-            restored = self._restorer(exchange).whole(told)
+            restorer = self._restorer(exchange)
+            restored = await asyncio.to_thread(restorer.whole, told) if _long(told) else restorer.whole(told)
         except ValueError:
             raise _unreadable() from None
         if "model" in restored and exchange.model:

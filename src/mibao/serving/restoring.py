@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mibao.serving.links import LOOK_BACK, has_whole_host, link_before
-from mibao.serving.placeholders import Names
+from mibao.serving.links import Links, has_whole_host
+from mibao.serving.placeholders import LONGEST, Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,15 @@ class Restorer:
         sent: What went upstream.
         escaped: Whether the text is JSON, in whose strings a value stands escaped.
         allowed: False to restore nothing, for the arguments of a tool that the policy does not trust.
+        links: What was read of the answer before, in other texts of it.
     """
 
-    __slots__ = ("_allowed", "_before", "_escaped", "_held", "_names", "_sent", "_shifts", "_taken")
+    __slots__ = ("_allowed", "_before", "_escaped", "_held", "_links", "_names", "_sent", "_shifts", "_taken")
 
-    def __init__(self, names: Names, sent: Sent, *, escaped: bool = False, allowed: bool = True) -> None:
+    def __init__(
+        self, names: Names, sent: Sent, *, escaped: bool = False, allowed: bool = True, links: Links | None = None
+    ) -> None:
+        self._links = Links() if links is None else links
         self._names, self._sent, self._escaped, self._allowed = names, sent, escaped, allowed
         self._before = self._held = ""
         self._taken = 0
@@ -66,38 +70,41 @@ class Restorer:
 
     def _restored(self, ready: str, after: str) -> str:
         if not self._names.may_be_in(ready):
+            self._links.feed(ready, escaped=self._escaped)
             self._taken += len(ready)
-            self._before = (self._before + ready)[-LOOK_BACK:]
+            self._before = (self._before + ready)[-LONGEST:]
             return ready
         whole = self._before + ready + after
         begin, limit = len(self._before), len(self._before) + len(ready)
         pieces, kept_from = [], begin
-        seen = self._names.find(whole)
-        spans = [(place.start, place.end) for place in seen]
-        for place in seen:
-            if place.start < begin or place.end > limit or not self._may(whole, place.start, place.sent, spans):
+        for place in self._names.find(whole):
+            if place.start < begin or place.end > limit:
                 continue
-            value = json.dumps(place.written, ensure_ascii=False)[1:-1] if self._escaped else place.written
+            self._links.feed(whole[kept_from : place.start], escaped=self._escaped)
+            value = self._value(place.sent, place.written)
             came_at = self._taken + place.start - begin
-            self._shifts.append((came_at, came_at + place.end - place.start, len(value) - (place.end - place.start)))
-            pieces += [whole[kept_from : place.start], value]
+            written = whole[place.start : place.end] if value is None else value
+            self._shifts.append((came_at, came_at + place.end - place.start, len(written) - (place.end - place.start)))
+            pieces += [whole[kept_from : place.start], written]
+            self._links.feed_name(place.sent)
             kept_from = place.end
         pieces.append(whole[kept_from:limit])
+        self._links.feed(whole[kept_from:limit], escaped=self._escaped)
         self._taken += len(ready)
-        self._before = whole[max(0, limit - LOOK_BACK) : limit]
+        self._before = whole[max(0, limit - LONGEST) : limit]
         return "".join(pieces)
 
-    def _may(self, whole: str, start: int, sent: str, spans: list[tuple[int, int]]) -> bool:
-        """Whether a value may stand there: not inside of a link that the upstream made up."""
-        first = max(0, start - LOOK_BACK)
-        inside = [(begin - first, end - first) for begin, end in spans if begin >= first and end <= start]
-        link = link_before(whole[first:start], inside, escaped=self._escaped)
-        return link is None or (has_whole_host(link) and self._sent.has(link + sent))
+    def _value(self, sent: str, written: str) -> str | None:
+        """``written`` where it may stand: not inside of a link that the upstream made up."""
+        link = self._links.link()
+        if link is not None and not (has_whole_host(link) and self._sent.has(link + sent)):
+            return None
+        return json.dumps(written, ensure_ascii=False)[1:-1] if self._escaped else written
 
 
-def restored(text: str, names: Names, sent: Sent, *, escaped: bool = False) -> str:
-    """``text`` with every placeholder restored that may be."""
-    if not names.may_be_in(text):
+def restored(text: str, names: Names, sent: Sent, *, escaped: bool = False, links: Links | None = None) -> str:
+    """``text`` with every name restored that may be; ``links`` as for :class:`Restorer`."""
+    if links is None and not names.may_be_in(text):
         return text
-    restorer = Restorer(names, sent, escaped=escaped)
+    restorer = Restorer(names, sent, escaped=escaped, links=links)
     return restorer.feed(text) + restorer.close()

@@ -13,6 +13,7 @@ import msgspec
 from mibao.serving import conversations
 from mibao.serving.answers import AnswerRestorer, moved, tool_of
 from mibao.serving.faults import Withheld
+from mibao.serving.links import Links
 from mibao.serving.restoring import Restorer
 from mibao.serving.sse import Event
 
@@ -23,10 +24,12 @@ _DELTAS = {"text_delta": "text", "input_json_delta": "partial_json", "thinking_d
 class _Open:
     """One text that arrives in pieces, and how to send what was held of it."""
 
-    __slots__ = ("path", "restorer", "template")
+    __slots__ = ("path", "restorer", "template", "tool")
 
-    def __init__(self, restorer: Restorer, template: dict[str, Any], path: tuple[str | int, ...]) -> None:
-        self.restorer, self.template, self.path = restorer, template, path
+    def __init__(
+        self, restorer: Restorer, template: dict[str, Any], path: tuple[str | int, ...], tool: str | None
+    ) -> None:
+        self.restorer, self.template, self.path, self.tool = restorer, template, path, tool
 
     def event(self, held: str) -> dict[str, Any]:
         """The last event of this text again, with ``held`` alone in it."""
@@ -49,6 +52,7 @@ class StreamRestorer(ABC):
         self.response_id: str | None = None
         self.ended = False
         self._open: dict[Hashable, _Open] = {}
+        self._links = Links()  # of all texts, as they come
 
     def feed(self, event: Event) -> Iterator[Event]:
         """What is sent on for one event of the upstream.
@@ -102,9 +106,15 @@ class StreamRestorer(ABC):
         if opened is None:
             allowed = tool is None or self.answer.tool_allowed(tool)
             restorer = Restorer(
-                self.answer.names, self.answer.sent, escaped=self.answer.escaped(field), allowed=allowed
+                self.answer.names,
+                self.answer.sent,
+                escaped=self.answer.escaped(field),
+                allowed=allowed,
+                links=self._links,
             )
-            opened = self._open[key] = _Open(restorer, template, path)
+            opened = self._open[key] = _Open(restorer, template, path, tool)
+        if opened.tool != tool:
+            raise Withheld("the upstream changed the tool of a call", status=502, code="upstream_unreadable")
         opened.template, opened.path = template, path
         return opened.restorer.feed(text)
 
@@ -192,7 +202,7 @@ class ChatStream(StreamRestorer):
                     (index, key), value, field=key, template=template, path=("choices", 0, "delta", key)
                 )
             else:
-                restored[key] = self.answer.whole(value)
+                restored[key] = self.answer.whole(value, links=self._links)
         return restored
 
     def _call(self, base: dict[str, Any], call: Any, index: int) -> Any:
@@ -276,7 +286,7 @@ class MessagesStream(StreamRestorer):
             self._tools[index] = tool_of(block)
             if self._tools[index] is not None:
                 self._calls.append(block)
-            yield _event(name, self.answer.whole(data))
+            yield _event(name, self.answer.whole(data, links=self._links))
         elif kind == "content_block_delta" and isinstance(index, int) and isinstance(delta := data.get("delta"), dict):
             field = _DELTAS.get(str(delta.get("type")))
             if field is None or not isinstance(text := delta.get(field), str):
