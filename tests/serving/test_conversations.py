@@ -170,3 +170,16 @@ def test_an_answer_is_known_again_however_the_client_writes_it(about):
     messages = [{"role": "user", "content": "Hi"}, *sent_back, {"role": "user", "content": "x"}]
     said, answered = turns({"messages": messages})
     assert said[:answered] == [*HISTORY, *answer_turns(answer)]
+
+
+def test_in_memory_a_conversation_that_has_a_name_goes_on_until_its_time(known, time_s):
+    async def run():
+        names = await known.named(ALICE, "c", PSEUDONYMS)
+        core = names.pseudonym(EntityType.PERSON, "Jane")
+        await known.keep(names)
+        assert (await known.named(ALICE, "c", PSEUDONYMS)).values == {core: "Jane"}
+        assert not len(await known.named(ALICE, "d", PSEUDONYMS))
+        time_s[0] = 101
+        assert not len(await known.named(ALICE, "c", PSEUDONYMS))
+
+    asyncio.run(run())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from mibao.crypto.kdf import derive, domain_tag, hmac_sha256
 from mibao.crypto.rng import random_bytes
@@ -19,7 +19,7 @@ from mibao.deid import Policy
 from mibao.errors import IntegrityError
 from mibao.serving.admission import Caller
 from mibao.serving.placeholders import Names
-from mibao.serving.vault_store import StoredVault
+from mibao.serving.vault_store import MemoryVault, StoredVault
 
 MAX_CONVERSATIONS = 10_000
 TTL_S = 3600.0
@@ -27,62 +27,35 @@ _ROLES = ("assistant", "model")
 _SCOPE, _AMBIGUOUS = "scope", "ambiguous"  # what is kept of a response, beside no placeholder
 
 
-_Kept = TypeVar("_Kept")
-
-
-class _Remembered(Generic[_Kept]):
-    """What was put at a place, for a while; None where two things were."""
-
-    def __init__(self, *, clock_s: Callable[[], float], ttl_s: float) -> None:
-        self._clock_s, self._ttl_s = clock_s, ttl_s
-        self._places: OrderedDict[bytes, tuple[float, _Kept | None]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def at(self, place: bytes) -> _Kept | None:
-        known = self._places.get(place)
-        if known is None or known[0] + self._ttl_s < self._clock_s():
-            self._places.pop(place, None)
-            return None
-        return known[1]
-
-    def put(self, place: bytes, kept: _Kept | None) -> None:
-        self._places[place] = (self._clock_s(), kept)
-        self._places.move_to_end(place)
-        while len(self._places) > MAX_CONVERSATIONS:
-            self._places.popitem(last=False)
-
-    def add(self, place: bytes, kept: _Kept) -> None:
-        """Put it there, unless another is or was."""
-        known = self.at(place)
-        self.put(place, None if place in self._places and known != kept else kept)
-
-
 class Conversations:
     """The names of conversations that may go on.
 
     Of those that a client sends whole with every turn only the key is remembered, in this process: whatever stands in
-    the next turn gets the names it had, and nothing else is known. Those that somebody else keeps, and that have an
-    identifier, lie in ``vault`` where there is one: any worker may go on with them.
+    the next turn gets the names it had, and nothing else is known. What is named in those that somebody else keeps, and
+    that have an identifier, lies in ``vault``: any worker that shares it may go on with them.
 
     Args:
         key: The gateway's key, 32 bytes.
         clock_s: Seconds of a clock that only goes forward.
         ttl_s: How long a conversation that nobody goes on with is remembered here.
-        vault: Where identified conversations are kept; None to remember them like the others.
+        vault: Where identified conversations are kept; by default in memory, for as long.
     """
 
     def __init__(
-        self, *, key: bytes, clock_s: Callable[[], float], ttl_s: float = TTL_S, vault: StoredVault | None = None
+        self,
+        *,
+        key: bytes,
+        clock_s: Callable[[], float],
+        ttl_s: float = TTL_S,
+        vault: StoredVault | MemoryVault | None = None,
     ) -> None:
         self._key = derive(key, purpose="serving/scope")
-        self._vault = vault
-        self._histories: _Remembered[bytes] = _Remembered(clock_s=clock_s, ttl_s=ttl_s)
-        self._identified: _Remembered[Names] = _Remembered(clock_s=clock_s, ttl_s=ttl_s)
+        self._clock_s, self._ttl_s = clock_s, ttl_s
+        self._vault = vault or MemoryVault(clock_s=clock_s, ttl_s=ttl_s)
+        self._histories: OrderedDict[bytes, tuple[float, bytes | None]] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Conversations, {len(self._histories) + len(self._identified)} remembered>"
+        return f"<Conversations, {len(self._histories)} remembered>"
 
     async def named(self, caller: Caller, conversation: str, policy: Policy) -> Names:
         """The names of the conversation that the client calls so; the same whoever of its tenant's key asks.
@@ -91,22 +64,15 @@ class Conversations:
             MibaoError: the vault cannot be read.
         """
         place = self._place(caller, b"id", conversation.encode("utf-8", "surrogatepass"))
-        scope_key = derive(self._key, purpose="serving/scope", context=place)
-        if self._vault is not None:
-            return await self._stored(scope_key, policy)
-        names = self._identified.at(place)
-        if names is None or names.policy != policy:
-            names = Names(scope_key=scope_key, policy=policy)
-        self._identified.put(place, names)
-        return names
+        return await self._stored(derive(self._key, purpose="serving/scope", context=place), policy)
 
     def continued(self, caller: Caller, history: list[bytes], policy: Policy) -> Names:
         """The names of the conversation whose turns so far are ``history``; new ones where there is none."""
         scope_key = None
         if history:
             place = self._place(caller, b"history", *history)
-            scope_key = self._histories.at(place)
-            self._histories.put(place, None)  # once: whoever comes to the same history later may be somebody else
+            scope_key = self._history(place)
+            self._put(place, None)  # once: whoever comes to the same history later may be somebody else
         return Names(scope_key=scope_key or random_bytes(32), policy=policy)
 
     async def after(self, caller: Caller, response_id: str, policy: Policy) -> Names | None:
@@ -116,12 +82,9 @@ class Conversations:
             MibaoError: the vault cannot be read.
         """
         place = self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass"))
-        if self._vault is not None:
-            found = await asyncio.to_thread(self._vault.get, place, (_SCOPE, _AMBIGUOUS))
-            known = _SCOPE in found and _AMBIGUOUS not in found
-            return await self._stored(bytes.fromhex(found[_SCOPE]), policy) if known else None
-        names = self._identified.at(place)
-        return names if names is not None and names.policy == policy else None
+        found = await asyncio.to_thread(self._vault.get, place, (_SCOPE, _AMBIGUOUS))
+        known = _SCOPE in found and _AMBIGUOUS not in found
+        return await self._stored(bytes.fromhex(found[_SCOPE]), policy) if known else None
 
     async def keep(self, names: Names) -> None:
         """Let :meth:`named` and :meth:`after` find what ``names`` stand for now, before anybody is told a name.
@@ -129,7 +92,7 @@ class Conversations:
         Raises:
             MibaoError: the vault cannot be written.
         """
-        if self._vault is not None and len(names):
+        if len(names):
             await asyncio.to_thread(self._vault.put, self._scope(names.scope_key), names.values)
 
     async def answered(self, caller: Caller, response_id: str, names: Names) -> None:
@@ -139,9 +102,6 @@ class Conversations:
             MibaoError: the vault cannot be written.
         """
         place = self._place(caller, b"response", response_id.encode("utf-8", "surrogatepass"))
-        if self._vault is None:
-            self._identified.add(place, names)
-            return
         try:
             await asyncio.to_thread(self._vault.put, place, {_SCOPE: names.scope_key.hex()})
         except IntegrityError:
@@ -149,11 +109,24 @@ class Conversations:
 
     def remember(self, caller: Caller, history: list[bytes], names: Names) -> None:
         """Let the turn after ``history`` find ``names``."""
-        self._histories.add(self._place(caller, b"history", *history), names.scope_key)
+        place = self._place(caller, b"history", *history)
+        known = self._history(place)
+        self._put(place, None if place in self._histories and known != names.scope_key else names.scope_key)
+
+    def _history(self, place: bytes) -> bytes | None:
+        known = self._histories.get(place)
+        if known is None or known[0] + self._ttl_s < self._clock_s():
+            self._histories.pop(place, None)
+            return None
+        return known[1]
+
+    def _put(self, place: bytes, scope_key: bytes | None) -> None:
+        self._histories[place] = (self._clock_s(), scope_key)
+        self._histories.move_to_end(place)
+        while len(self._histories) > MAX_CONVERSATIONS:
+            self._histories.popitem(last=False)
 
     async def _stored(self, scope_key: bytes, policy: Policy) -> Names:
-        if self._vault is None:
-            raise RuntimeError("expected a vault")
         names = Names(scope_key=scope_key, policy=policy)
         for core, written in (await asyncio.to_thread(self._vault.every, self._scope(scope_key))).items():
             names.know(core, written)

@@ -8,6 +8,8 @@ next sweep.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import Connection, delete, select
@@ -24,6 +26,7 @@ KEY_BYTES = 32
 SALT_BYTES = 16
 MAX_VALUE_CHARS = 100_000
 MAX_VALUES = 10_000
+MAX_SCOPES = 10_000
 TTL_S = 30 * 86_400
 
 
@@ -156,3 +159,42 @@ class StoredVault:
             raise IntegrityError("vault: a row was changed, moved, or sealed under another key") from error
         end = 4 + int.from_bytes(both[:4], "big")
         return both[4:end].decode("utf-8", "surrogatepass"), both[end:].decode("utf-8", "surrogatepass")
+
+
+class MemoryVault:
+    """The same in the memory of one process, for a gateway that keeps nothing: values by scope, for a while.
+
+    Args:
+        clock_s: Seconds of a clock that only goes forward.
+        ttl_s: How long a scope is kept after it was last put to.
+    """
+
+    def __init__(self, *, clock_s: Callable[[], float], ttl_s: float) -> None:
+        self._clock_s, self._ttl_s = clock_s, ttl_s
+        self._scopes: OrderedDict[bytes, tuple[float, dict[str, str]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, scope: bytes, values: Mapping[str, str]) -> None:
+        """As :meth:`StoredVault.put`."""
+        with self._lock:
+            known = self._known(scope)
+            if any(known.get(placeholder, value) != value for placeholder, value in values.items()):
+                raise IntegrityError("vault: a placeholder stands for something else already")
+            self._scopes[scope] = (self._clock_s(), {**known, **values})
+            self._scopes.move_to_end(scope)
+            while len(self._scopes) > MAX_SCOPES:
+                self._scopes.popitem(last=False)
+
+    def get(self, scope: bytes, placeholders: Iterable[str]) -> dict[str, str]:
+        """As :meth:`StoredVault.get`."""
+        known = self.every(scope)
+        return {placeholder: known[placeholder] for placeholder in placeholders if placeholder in known}
+
+    def every(self, scope: bytes) -> dict[str, str]:
+        """As :meth:`StoredVault.every`."""
+        with self._lock:
+            return dict(self._known(scope))
+
+    def _known(self, scope: bytes) -> dict[str, str]:
+        put_s, values = self._scopes.get(scope, (0.0, {}))
+        return values if put_s + self._ttl_s >= self._clock_s() else {}
