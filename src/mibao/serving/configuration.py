@@ -50,6 +50,7 @@ from msgspec.structs import replace
 from mibao.deid import Policy, parse_policy, ready_policy
 from mibao.deid.policies import PSEUDONYMS, READY, Fake
 from mibao.errors import InputError
+from mibao.serving.exchange import APIS
 from mibao.serving.faults import Dialect
 from mibao.serving.upstreams import Upstream
 from mibao.serving.worker_state import StateSettings
@@ -175,6 +176,9 @@ def check(configuration: Configuration, *, source: str) -> None:
     for path in configuration.allow:
         if not re.fullmatch(r"/v1/[a-z0-9_/-]{1,100}", path):
             raise InputError(f"{source}: allow: expected paths such as /v1/moderations")
+    if unserved := set(configuration.privacy.routes) - set(APIS) - set(configuration.allow):
+        served = ", ".join((*APIS, *configuration.allow))
+        raise InputError(f"{source}: privacy.routes: expected some of {served}, got {', '.join(sorted(unserved))}")
     models = [model.name for model in configuration.models]
     if len(set(models)) != len(models):
         raise InputError(f"{source}: expected each model once")

@@ -40,6 +40,7 @@ REPORT = "x-mibao-findings"
 _RESPONSE = re.compile(r"resp_(?=[0-9]*[A-Za-z])[A-Za-z0-9]{8,128}")
 _QUERIES = frozenset({"", "beta=true"})
 _IN_THREAD_CHARS = 20_000
+_NUMBER_CHARS = 16
 
 
 def apis(configuration: Configuration) -> dict[str, Api]:
@@ -347,7 +348,7 @@ def _unreadable() -> Withheld:
 
 
 def _long(value: Any) -> bool:
-    """Whether there is so much text that looking at it would hold up everybody else."""
+    """Whether there is so much text, keys and numbers included, that looking at it would hold up everybody else."""
     left, waiting = _IN_THREAD_CHARS, [value]
     while waiting and left > 0:
         each = waiting.pop()
@@ -355,7 +356,10 @@ def _long(value: Any) -> bool:
             left -= len(each)
         elif isinstance(each, dict):
             waiting += each.values()
+            left -= sum(map(len, each))
         elif isinstance(each, list):
             waiting += each
             left -= len(each)
+        elif isinstance(each, int | float) and not isinstance(each, bool):
+            left -= _NUMBER_CHARS
     return left <= 0
