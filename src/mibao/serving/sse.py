@@ -25,37 +25,50 @@ class Event:
 class Decoder:
     """Events from bytes that are fed in any pieces. Comments, ``id`` and ``retry`` are dropped."""
 
-    __slots__ = ("_bytes", "_data", "_name", "_size")
+    __slots__ = ("_after_cr", "_data", "_name", "_rest", "_size")
 
     def __init__(self) -> None:
-        self._bytes = b""
+        self._rest = bytearray()  # of a line whose end has not come
+        self._after_cr = False  # a line feed that comes next belongs to the end of a line that was read already
         self._name = ""
         self._data: list[str] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that ``chunk`` ends.
+        """The events that ``chunk`` ends. Lines end with CR, LF or both.
 
         Raises:
             Withheld: an event longer than :data:`MAX_EVENT_BYTES`, or no UTF-8.
         """
-        self._bytes += chunk
-        if len(self._bytes) + self._size > MAX_EVENT_BYTES:
-            raise Withheld("the upstream sent an event that is too long", status=502, code="upstream_unreadable")
-        *lines, self._bytes = self._bytes.replace(b"\r\n", b"\n").split(b"\n")
+        if not chunk:
+            return []
+        new = chunk[1:] if self._after_cr and chunk.startswith(b"\n") else chunk
+        self._after_cr = chunk.endswith(b"\r")
+        first, *others = new.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest += first
         events = []
-        for line in lines:
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise Withheld("the upstream sent no UTF-8", status=502, code="upstream_unreadable") from error
-            if (event := self._line(text)) is not None:
+        for following in others:
+            if (event := self._line(self._text())) is not None:
                 events.append(event)
+            self._rest = bytearray(following)
+        self._check_size()
         return events
 
     def close(self) -> list[Event]:
         """What a stream that ends without its last empty line still held."""
-        return [event for line in (b"\n", b"\n") for event in self.feed(line)] if self._bytes or self._data else []
+        self._after_cr = False
+        return [event for line in (b"\n", b"\n") for event in self.feed(line)] if self._rest or self._data else []
+
+    def _text(self) -> str:
+        self._check_size()
+        try:
+            return self._rest.decode()
+        except UnicodeDecodeError as error:
+            raise Withheld("the upstream sent no UTF-8", status=502, code="upstream_unreadable") from error
+
+    def _check_size(self) -> None:
+        if len(self._rest) + self._size > MAX_EVENT_BYTES:
+            raise Withheld("the upstream sent an event that is too long", status=502, code="upstream_unreadable")
 
     def _line(self, line: str) -> Event | None:
         if not line:
