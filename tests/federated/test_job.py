@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -124,6 +125,9 @@ def test_a_module_and_its_loss_are_taken_from_beside_the_job(job):
         (("lr = 1", "lr = 1\nspeed = 2"), "got 'speed'"),
         (("clients = 8", "clients = 0"), "expected 1 client or more"),
         (("clients = 8", "clients = true"), "run.clients: expected int, got bool"),
+        (("clients = 8", "clients = 8\ncommittee = 3"), "expected a committee of 4 to 64 members, got 3"),
+        (("clients = 8", 'clients = 8\nengine = "sums"\ncommittee = 4'), "a committee opens sums where every message"),
+        (("clients = 8", "clients = 20\ncommittee = 4"), "a committee opens sums where every message"),
         (('aggregation = "plain"', 'aggregation = "clear"'), "expected the aggregation"),
         (("[run]", "[run"), "not TOML"),
         (("[run]", '[privacy]\nclip = 1\nnoise_multiplier = 1\ndelta = 1e-5\nunit = "person"\n[run]'),
@@ -148,6 +152,23 @@ def test_train_leaves_model_metrics_and_a_ledger_and_names_the_site_it_went_with
     assert lines[0]["refused"] == [{"site": 2, "why": "site 2: expected records of 3 features, got 2"}]
     assert lines[3]["accuracy"] > 0.8
     assert mibao("ledger", "verify", "ledger.db", "--key", "ledger.pub", folder=folder).returncode == 0
+
+
+def test_a_committee_in_a_job_opens_its_sums_and_the_sites_send_one_message(job):
+    secure = JOB.replace('aggregation = "plain"', 'aggregation = "secagg"')
+    sent = []
+    for more in ("", "committee = 4\n"):
+        job.write_text(secure + more)
+        done = mibao("train", job, "--json", "-o", f"result{len(sent)}", folder=job.parent)
+        assert done.returncode == 0, done.stderr
+        sent.append(json.loads(done.stdout)["upload_bytes"])
+    models = [load_file(job.parent / f"result{place}" / "model.safetensors") for place in (0, 1)]
+    assert sent[0] != sent[1]
+    for name, held in models[0].items():
+        np.testing.assert_allclose(models[1][name], held, atol=1e-4)
+    refused = mibao("train", job, "--engine", "sums", "-o", "none", folder=job.parent)
+    assert (refused.returncode, "a committee opens sums where every message" in refused.stderr) == (2, True)
+    assert not (job.parent / "none").exists()
 
 
 def test_train_keeps_what_is_there_and_resumes_only_its_own(job):

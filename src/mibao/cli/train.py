@@ -84,6 +84,7 @@ def _run(job: Job, folder: Path, book: _Book) -> Result:
         cohort=plan.cohort,
         dropouts=plan.dropouts,
         engine=plan.engine,
+        committee=plan.committee,
         seed=plan.seed,
         evaluate=job.evaluate,
         every=plan.every,

@@ -18,7 +18,7 @@ from mibao.errors import BudgetExhausted, InputError, ProtocolError
 from mibao.events import Event
 from mibao.federated.actors import Actors
 from mibao.federated.cohorts import draw_by_chance, draw_cohort
-from mibao.federated.committee import Keys, committee_for
+from mibao.federated.committee import MEMBERS, Keys, committee_for
 from mibao.federated.journal import Journal
 from mibao.federated.masks import OneShot
 from mibao.federated.privacy import NoiseSource, Unit
@@ -33,6 +33,7 @@ from mibao.types import Strategy as StrategyName
 _PLAIN_NUMBER_BYTES = 4
 _FEW_SITES = 16
 MAX_WORKERS = 256
+_NO_COMMITTEE = "simulation: a committee opens sums where every message of the masking is run: the engine 'messages'"
 
 
 class Engine(Enum):
@@ -130,7 +131,7 @@ class Plan:
         workers: Processes for the local work, with one thread each; 1: this one. More go with the engine ``"sums"``.
 
     Raises:
-        InputError: a number is out of range, or several workers with another engine.
+        InputError: a number is out of range, several workers or a committee with an engine that does not take them.
     """
 
     clients: int
@@ -159,6 +160,8 @@ class Plan:
             raise InputError(f"simulation: expected 1 to {MAX_WORKERS} workers, got {self.workers}")
         if self.workers > 1 and Engine(self.engine) in (Engine.MESSAGES, Engine.RAY):
             raise InputError(f"simulation: several workers need the engine 'sums', got '{self.engine}'")
+        if self.committee:
+            self._check_committee()
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"simulation: expected a seed of 0 or more, got {self.seed}")
         for number, dropped in self.dropouts.items():
@@ -167,6 +170,13 @@ class Plan:
                     f"simulation: expected dropouts of sites 0..{self.clients - 1} in rounds 0..{self.rounds - 1}, "
                     f"got sites {sorted(dropped)} in round {number}"
                 )
+
+    def _check_committee(self) -> None:
+        if self.committee not in MEMBERS:
+            raise InputError(f"simulation: expected a committee of 4 to 64 members, got {self.committee}")
+        many = self.size > _FEW_SITES or self.workers > 1
+        if Engine(self.engine) not in (Engine.MESSAGES, Engine.AUTO) or (self.engine == Engine.AUTO.value and many):
+            raise InputError(_NO_COMMITTEE)
 
     @property
     def size(self) -> int:
@@ -205,7 +215,7 @@ def simulate(
         randomness: Where keys, masks, noise and cohorts drawn by chance come from.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or parts of the plan do not go together.
         ProtocolError: no sum came out of any round; says why not of the last.
         BudgetExhausted: the next round might exceed the privacy budget.
     """
@@ -411,5 +421,5 @@ def _runs_messages(task: Task, plan: Plan) -> bool:
     few = plan.size <= _FEW_SITES and plan.workers == 1
     masked = asked is Engine.MESSAGES or (asked is Engine.AUTO and possible and few)
     if plan.committee and not masked:
-        raise InputError("simulation: a committee opens sums where every message of the masking is run: 'messages'")
+        raise InputError(_NO_COMMITTEE)
     return masked
