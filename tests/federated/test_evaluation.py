@@ -7,6 +7,7 @@ from federated_cases import PRIVACY, SESSION, byte_source, make_nodes, regressio
 from mibao.errors import InputError, ProtocolError
 from mibao.events import SecureSumReleased
 from mibao.federated import FedAvg, Instruction, Records, pool
+from mibao.federated.simulation import BEFORE
 
 PARTS = regression_sites(sites=5)
 SET_ASIDE = regression_sites(sites=5, seed=9)
@@ -30,6 +31,29 @@ def test_both_evaluations_stand_beside_one_another_as_often_as_asked():
     result = evaluated_task().simulate(clients=5, rounds=4, every=3, evaluate=PARTS[0], randomness=byte_source(1))
     both = ["client_loss", "loss"]
     assert [sorted(report.metrics) for report in result.reports] == [[], [], both, both]
+
+
+@pytest.mark.parametrize(("engine", "aggregation"), [("messages", "secagg"), ("sums", "plain")])
+def test_the_model_that_training_starts_from_is_measured_where_asked(engine, aggregation):
+    task = evaluated_task(aggregation=aggregation)
+    seen = []
+    given = {"clients": 5, "rounds": 2, "engine": engine, "randomness": byte_source(1), "evaluate": PARTS[0]}
+    result = task.simulate(before=True, watch=seen.append, **given)
+    assert [report.round for report in seen] == [BEFORE, 0, 1]
+    for name, records in (("client_loss", pool(SET_ASIDE)), ("loss", PARTS[0])):
+        expected = task.model.evaluate(task.model.initial(), records)["loss"]
+        assert seen[0].metrics[name] == pytest.approx(expected, abs=1e-6)
+    assert result.rounds == 2
+    assert sum(report.upload_bytes for report in seen) == result.upload_bytes
+    np.testing.assert_allclose(task.simulate(**given).weights, result.weights, atol=1e-6)
+
+
+def test_a_site_that_cannot_measure_before_training_is_named():
+    task = evaluated_task(
+        held_out=lambda site: SET_ASIDE[site] if site else Records(features=np.zeros((2, 7)), targets=np.zeros(2))
+    )
+    result = task.simulate(clients=5, rounds=1, before=True, randomness=byte_source(1))
+    assert [(each.site, each.round) for each in result.refused] == [(0, BEFORE), (0, 0)]
 
 
 def test_evaluation_with_masks_is_a_sum_of_its_own_in_the_ledger():

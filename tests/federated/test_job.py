@@ -58,12 +58,18 @@ def test_a_job_says_the_whole_task(job):
 
 
 def test_records_that_sites_set_aside_are_measured_at_the_sites(job):
-    job.write_text(JOB.replace('aggregation = "plain"', 'aggregation = "plain"\nheld_out = "sites.py:load_site"'))
+    job.write_text(
+        JOB.replace('aggregation = "plain"', 'aggregation = "plain"\nheld_out = "sites.py:load_site"')
+        + "before = true\n"
+    )
     done = mibao("train", job, folder=job.parent)
     assert done.returncode == 0, done.stderr
     assert "client_accuracy" in done.stdout
+    assert done.stdout.startswith("before  ")
     lines = (job.with_suffix(".result") / "metrics.jsonl").read_text().splitlines()
-    assert {"accuracy", "client_accuracy", "client_loss"} <= set(json.loads(lines[-1]))
+    assert [json.loads(line)["round"] for line in lines] == [-1, 0, 1, 2, 3]
+    for line in (lines[0], lines[-1]):
+        assert {"accuracy", "client_accuracy", "client_loss"} <= set(json.loads(line))
 
 
 def test_strategies_rules_and_promises_are_read(job):

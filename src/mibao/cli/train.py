@@ -88,6 +88,7 @@ def _run(job: Job, folder: Path, book: _Book) -> Result:
         seed=plan.seed,
         evaluate=job.evaluate,
         every=plan.every,
+        before=plan.before,
         stop_at_budget=True,
         workers=plan.workers,
         watch=book.write,

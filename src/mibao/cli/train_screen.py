@@ -74,13 +74,15 @@ class TrainScreen:
         self._console.print("         mibao ledger verify ledger.db --key ledger.pub", style="dim")
 
     def _is_due(self, report: RoundReport) -> bool:
-        return report.round + 1 == self._rounds or report.round % max(1, self._rounds // _LINES) == 0
+        return (
+            report.round < 0 or report.round + 1 == self._rounds or report.round % max(1, self._rounds // _LINES) == 0
+        )
 
     def _line(self, report: RoundReport) -> str:
         measured = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
         epsilon = "" if report.epsilon is None else f"  epsilon {report.epsilon:.3g}"
         gone = f"  given up: {report.abandoned}" if report.abandoned else ""
-        return f"round {report.round}  {report.survivors} of {report.invited} clients  {measured}{epsilon}{gone}"
+        return f"{_name(report)}  {report.survivors} of {report.invited} clients  {measured}{epsilon}{gone}"
 
     def _table(self) -> Table:
         names = list(dict.fromkeys(name for report in self._last for name in report.metrics))
@@ -92,8 +94,12 @@ class TrainScreen:
             measured = [f"{report.metrics[name]:.4g}" if name in report.metrics else "" for name in names]
             epsilon = ["" if report.epsilon is None else f"{report.epsilon:.3g}"] if self._private else []
             table.add_row(
-                str(report.round), *measured, *epsilon, str(report.survivors),
+                _name(report).removeprefix("round "), *measured, *epsilon, str(report.survivors),
                 str(report.invited - report.survivors), f"{report.upload_bytes:,}", f"{report.seconds:.3f}",
                 style="yellow" if report.abandoned else None,
             )  # fmt: skip
         return table
+
+
+def _name(report: RoundReport) -> str:
+    return "before" if report.round < 0 else f"round {report.round}"

@@ -193,10 +193,8 @@ class Server:
         return self.abandon_round()
 
     def open_evaluation(self, sites: Sequence[int]) -> Instruction:
-        """What to send to the sites that are to measure the model after the last round."""
-        return Instruction(
-            session_id=self._session_id, round=self._round - 1, weights=self.weights, cohort=tuple(sites)
-        )
+        """What to send to the sites that are to measure the model; its number is how many rounds the model has seen."""
+        return Instruction(session_id=self._session_id, round=self._round, weights=self.weights, cohort=tuple(sites))
 
     def evaluation_server(self, instruction: Instruction) -> MaskingServer:
         """The state machine that takes in what sites measured, masked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -25,7 +25,7 @@ from mibao.federated.privacy import NoiseSource, Unit
 from mibao.federated.records import Records
 from mibao.federated.server import Server
 from mibao.federated.task import MIN_SITES, NO_DROPOUTS, Task
-from mibao.federated.transport import Messages, Outcome, Refused, Sums, Transport, Works, signers_for
+from mibao.federated.transport import Evaluated, Messages, Outcome, Refused, Sums, Transport, Works, signers_for
 from mibao.federated.workers import Workers
 from mibao.types import RandomId
 from mibao.types import Strategy as StrategyName
@@ -33,6 +33,7 @@ from mibao.types import Strategy as StrategyName
 _PLAIN_NUMBER_BYTES = 4
 _FEW_SITES = 16
 MAX_WORKERS = 256
+BEFORE = -1  # the number of the report on the model that training starts from
 _NO_COMMITTEE = "simulation: a committee opens sums where every message of the masking is run: the engine 'messages'"
 
 
@@ -77,7 +78,7 @@ class Result:
         survivors: For each round, the sites whose upload is in the sum.
         refused: Sites that rounds went on without, and why.
         abandoned: Rounds of which no sum came out, and why.
-        reports: One a round.
+        reports: One a round; before them, where it was asked for, one with the number ``BEFORE``.
         stopped: Why it ended before its last round: the privacy budget; else empty.
         upload_bytes: All bytes that sites sent, with every message of the masking where it was run.
         plain_bytes: What the same uploads would be as plain 32-bit floats.
@@ -127,6 +128,7 @@ class Plan:
             sites open them among themselves, in five messages. Only where the messages of the masking are run.
         seed: Of cohorts and of the order of records, where they need not be secret.
         every: How often to evaluate, in rounds; the last round is evaluated in any case.
+        before: Evaluate the model that training starts from, too; at the sites of the first round.
         stop_at_budget: End the run with what there is when the privacy budget ends, rather than raise.
         workers: Processes for the local work, with one thread each; 1: this one. More go with the engine ``"sums"``.
 
@@ -142,6 +144,7 @@ class Plan:
     committee: int = 0
     seed: int = 0
     every: int = 1
+    before: bool = False
     stop_at_budget: bool = False
     workers: int = 1
 
@@ -196,6 +199,7 @@ def simulate(
     seed: int = 0,
     evaluate: Records | None = None,
     every: int = 1,
+    before: bool = False,
     stop_at_budget: bool = False,
     workers: int = 1,
     watch: Callable[[RoundReport], None] | None = None,
@@ -228,6 +232,7 @@ def simulate(
         committee=committee,
         seed=seed,
         every=every,
+        before=before,
         stop_at_budget=stop_at_budget,
         workers=workers,
     )
@@ -282,6 +287,7 @@ class Run:
         self._task, self._plan, self._transport, self._server = task, plan, transport, server
         self._evaluate, self._randomness = evaluate, randomness
         self._outcomes: list[Outcome] = []
+        self._before: RoundReport | None = None
         self._reports: list[RoundReport] = []
         self._lost: list[Event] = []
         self._stopped = ""
@@ -292,6 +298,11 @@ class Run:
         """All rounds that are left, each written down before the next. Raises as :func:`simulate`."""
         if journal is not None:
             self._resume(journal)
+        if self._plan.before and self._server.round == 0:
+            self._before = self._report_before()
+            self._reports.append(self._before)
+            if watch is not None:
+                watch(self._before)
         for number in range(self._server.round, self._plan.rounds):
             started = time.perf_counter()
             try:
@@ -322,11 +333,7 @@ class Run:
                 self._lost += self._server.charge_lost(number)
 
     def _round(self, number: int, journal: Journal | None) -> None:
-        plan = self._plan
-        if _by_chance(self._task, plan):
-            cohort = draw_by_chance(plan.clients, size=plan.size, randomness=self._randomness)
-        else:
-            cohort = draw_cohort(plan.clients, size=plan.size, seed=plan.seed, round_number=number)
+        plan, cohort = self._plan, self._cohort(number)
         self._invited = len(cohort)
         instruction = self._server.open_round(cohort)
         if journal is not None:
@@ -334,14 +341,45 @@ class Run:
         dropped = plan.dropouts.get(number, frozenset())
         self._outcomes.append(self._transport.carry(self._server, instruction, dropped=dropped))
 
+    def _cohort(self, number: int) -> tuple[int, ...]:
+        plan = self._plan
+        if _by_chance(self._task, plan):
+            return draw_by_chance(plan.clients, size=plan.size, randomness=self._randomness)
+        return draw_cohort(plan.clients, size=plan.size, seed=plan.seed, round_number=number)
+
+    def _report_before(self) -> RoundReport:
+        started = time.perf_counter()
+        measured, sites = Evaluated(), self._cohort(0) if self._task.held_out is not None else ()
+        if sites:
+            measured = self._measured(sites, number=BEFORE)
+        return RoundReport(
+            round=BEFORE,
+            seconds=time.perf_counter() - started,
+            invited=len(sites),
+            survivors=len(sites) - len(measured.refused),
+            refused=measured.refused,
+            abandoned="",
+            upload_bytes=measured.upload_bytes,
+            metrics=self._at_server() | dict(measured.metrics),
+            epsilon=None,
+            events=measured.events,
+        )
+
+    def _at_server(self) -> dict[str, float]:
+        if self._evaluate is None:
+            return {}
+        return dict(self._task.model.evaluate(self._server.weights, self._evaluate))
+
+    def _measured(self, sites: Sequence[int], *, number: int) -> Evaluated:
+        measured = self._transport.evaluate(self._server, self._server.open_evaluation(sites))
+        return replace(measured, refused=tuple(replace(each, round=number) for each in measured.refused))
+
     def _report(self, number: int, *, seconds: float, watched: bool) -> RoundReport:
         outcome, plan = self._outcomes[-1], self._plan
         due = (number + 1) % plan.every == 0 or number + 1 == plan.rounds
-        metrics: dict[str, float] = {}
-        if self._evaluate is not None and due:
-            metrics |= self._task.model.evaluate(self._server.weights, self._evaluate)
+        metrics = self._at_server() if due else {}
         if self._task.held_out is not None and due and outcome.survivors:
-            measured = self._transport.evaluate(self._server, self._server.open_evaluation(outcome.survivors))
+            measured = self._measured(outcome.survivors, number=number)
             metrics |= measured.metrics
             outcome = self._outcomes[-1] = replace(
                 outcome,
@@ -368,20 +406,26 @@ class Run:
             raise ProtocolError(outcomes[-1].abandoned)
         exact = [outcome.exact for outcome in outcomes if outcome.exact is not None]
         uploads = sum(len(outcome.survivors) for outcome in outcomes)
+        first = () if self._before is None else (self._before,)
         return Result(
             weights=self._server.weights,
             rounds=len(outcomes),
-            events=(*self._lost, *(event for outcome in outcomes for event in outcome.events), *self._server.spent()),
+            events=(
+                *(event for each in first for event in each.events),
+                *self._lost,
+                *(event for outcome in outcomes for event in outcome.events),
+                *self._server.spent(),
+            ),
             epsilon=self._server.epsilon,
             epsilon_against_witness=self._server.epsilon_against_witness,
             delta=None if task.privacy is None else task.privacy.delta,
             sum_exact=all(exact) if exact else None,
             survivors=tuple(outcome.survivors for outcome in outcomes),
-            refused=tuple(each for outcome in outcomes for each in outcome.refused),
+            refused=tuple(each for told in (*first, *outcomes) for each in told.refused),
             abandoned={number: each.abandoned for number, each in enumerate(outcomes) if each.abandoned},
             reports=tuple(self._reports),
             stopped=self._stopped,
-            upload_bytes=sum(outcome.upload_bytes for outcome in outcomes),
+            upload_bytes=sum(told.upload_bytes for told in (*first, *outcomes)),
             plain_bytes=uploads * task.whole_length * _PLAIN_NUMBER_BYTES,
             seconds=self._seconds,
             task=task,
