@@ -1,6 +1,7 @@
 """Federated simulation: CPU milliseconds a client over whole rounds, each side in a fresh process, one thread.
 
-Beside pfl 0.6 and the lean loop that anyone would write, on the same records, cohorts and batches.
+Beside pfl 0.6 and the lean loop that anyone would write, on the same records, cohorts and batches; and beside Flower's
+simulator, cut down to 100 clients.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ def loop(workload: str) -> dict[str, float]:
 def speed(row: str, workload: str, peer: Callable[[str], dict[str, float]]) -> Iterator[Measurement]:
     """Milliseconds a client."""
     yield beside_peer(row, ours=lambda: ours(workload)["ms"], peer=lambda: peer(workload)["ms"], rounds=rounds(_ROUNDS))
+
+
+def flower() -> Iterator[Measurement]:
+    """Workload B beside Flower's simulator, its wall time on one actor; ours is CPU time on one thread."""
+    yield beside_peer(
+        "federated.mlp_flower",
+        ours=lambda: ours("B")["ms"],
+        peer=lambda: ask("flower_simulation", "flower_simulation_rows.py", timeout_s=300)["ms"],
+        rounds=2,
+    )
 
 
 def memory() -> Iterator[Measurement]:
@@ -103,6 +114,7 @@ def _closure(name: str, extras: frozenset[str]) -> set[str]:
 BENCHES = (
     Bench(rows=("federated.mlp",), measure=lambda: speed("federated.mlp", "B", pfl)),
     Bench(rows=("federated.mlp_loop",), measure=lambda: speed("federated.mlp_loop", "B", loop)),
+    Bench(rows=("federated.mlp_flower",), measure=flower),
     Bench(rows=("federated.logistic",), measure=lambda: speed("federated.logistic", "A", pfl)),
     Bench(rows=("federated.cnn",), measure=lambda: speed("federated.cnn", "C", pfl)),
     Bench(rows=("federated.mnist",), measure=mnist),

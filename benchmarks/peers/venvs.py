@@ -50,6 +50,7 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
         "typer>=0.20",
     ),
     "flower": ("flwr==1.41.*",),
+    "flower_simulation": ("flwr[simulation]==1.41.*", "torch==2.13.0", "numpy>=2"),
     "orion": ("torch==2.13.0", "orion-v2-compiler==2.1.8", "orion-v2-evaluator==2.1.8"),
     "pymerkle": ("pymerkle==7.0.0",),
     "tensorizer": ("torch==2.13.0", "tensorizer==2.12.1", "safetensors>=0.5"),
