@@ -285,6 +285,28 @@ def test_a_client_that_does_not_wait_for_its_answer_ends_the_upstreams_work(clie
     assert left_within(gateway, before + 1) == before + 1
 
 
+ODD = {
+    "a text where an object is due": {"type": "message_start", "message": "x"},
+    "too deep": json.loads('{"a":' * 80 + "1" + "}" * 80),
+    "a list where a number is due": {
+        "type": "response.output_item.done",
+        "output_index": [],
+        "item": {"type": "x_call"},
+    },
+}
+
+
+@pytest.mark.parametrize("about", ODD)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_whatever_an_upstream_sends_the_stream_is_ended_in_order(gateway, about, path):
+    gateway.script({"events": [ODD[about], "[DONE]"]})
+    body = {"model": "m", "max_tokens": 9, "stream": True}
+    body |= {"input": ASK} if path == "/v1/responses" else {"messages": [{"role": "user", "content": ASK}]}
+    status, text, _ = gateway.post(path, body)
+    assert status == 200
+    assert text.endswith("data: [DONE]\n\n") or "upstream_unreadable" in text
+
+
 def test_limits_and_forms_of_the_body(gateway):
     path = "/v1/chat/completions"
     assert gateway.post(path, b"{")[0] == 400

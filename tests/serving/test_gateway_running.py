@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from contextlib import closing
 
 import openai
 import pytest
@@ -113,6 +115,21 @@ def test_a_path_that_is_allowed_by_name_is_masked_as_well(gateway, key):
     gateway.script(None)
     assert (status, json.loads(text)) == (200, {"ok": MAIL})
     assert MAIL not in gateway.sent()
+
+
+def test_nobody_is_told_that_a_stream_is_over_before_it_is_written_down(gateway, key):
+    body, told = {**chat(MAIL, stream=True), "model": "spare"}, []
+    asking = threading.Thread(
+        target=lambda: told.append(gateway.post("/v1/chat/completions", body, {"authorization": f"Bearer {key}"}))
+    )
+    with closing(sqlite3.connect(gateway.folder / "gateway.db", isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+        asking.start()
+        asking.join(2)
+        assert asking.is_alive()
+        held.execute("ROLLBACK")
+    asking.join(20)
+    assert told[0][1].endswith("data: [DONE]\n\n")
 
 
 def test_the_log_and_the_store_hold_nothing_that_was_asked(gateway, key):

@@ -47,23 +47,39 @@ class Relay(StreamingResponse):
         self._limit, self._ended = limit, ended
         self._status = CLIENT_GONE
         self._withheld: str | None = None
+        self._is_told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Whatever ends this, ``ended`` is called."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await asyncio.shield(self._ended(self._status, self._withheld))
+            await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        """Tell that it is over, the first time this is called."""
+        if not self._is_told:
+            self._is_told = True
+            await self._ended(self._status, self._withheld)
 
     async def _events(self) -> AsyncIterator[bytes]:
+        last: list[bytes] = []  # from the upstream's last event on: nobody is told that it is over before it is settled
         try:
             async for sent in self._restored():
-                yield sent
+                if self._restorer.ended:
+                    last.append(sent)
+                else:
+                    yield sent
             self._status = 200
+            await asyncio.shield(self._end())
+            yield b"".join(last)
         except (aiohttp.ClientError, TimeoutError):
             yield self._broken(Withheld("the upstream broke off", status=502, code="upstream_broke_off"))
         except MibaoError as error:
             yield self._broken(error)
+        except Exception as error:  # noqa: BLE001 - whatever an upstream sends, its reader is told of it
+            what = f"the upstream's answer cannot be read ({type(error).__name__})"
+            yield self._broken(Withheld(what, status=502, code="upstream_unreadable"))
 
     async def _restored(self) -> AsyncIterator[bytes]:
         decoder, taken = Decoder(), 0
