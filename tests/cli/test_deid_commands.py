@@ -2,6 +2,7 @@ import json
 import stat
 import subprocess
 import sys
+from csv import reader, writer
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +38,25 @@ def test_a_note_is_masked_and_restored_exactly_through_a_vault(note: Path, tmp_p
     again = mibao("mask", note, "--vault", "v", folder=tmp_path)
     assert again.stdout == masked
     assert mibao("unmask", "masked.txt", "--vault", "v", "--scope", "other", folder=tmp_path).returncode == 4
+
+
+def test_values_with_quotes_and_line_ends_come_back_as_values_of_json_lines_and_csv(tmp_path: Path) -> None:
+    address = "742 Evergreen Terrace\nSpringfield, IL 62704"
+    key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA==\n-----END PRIVATE KEY-----"
+    rows = [{"text": f'She said "write to {address}"', "id": 7}, {"text": f"{key}\r\n\u2028😀"}, {"text": "<PERSON_1>"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert mibao("mask", "a.jsonl", "--vault", "v", "-o", "b.jsonl", folder=tmp_path).returncode == 0
+    assert "Evergreen" not in (tmp_path / "b.jsonl").read_text(encoding="utf-8")
+    assert mibao("unmask", "b.jsonl", "--vault", "v", "-o", "c.jsonl", folder=tmp_path).returncode == 0
+    assert [json.loads(line) for line in (tmp_path / "c.jsonl").read_bytes().splitlines()] == rows
+    table = [["name", "address"], ["Dr. Sofia Rossi", address], ['the "old" one', key]]
+    with (tmp_path / "a.csv").open("w", encoding="utf-8", newline="") as file:
+        writer(file).writerows(table)
+    assert mibao("mask", "a.csv", "--vault", "v", "-o", "b.csv", folder=tmp_path).returncode == 0
+    assert "Evergreen" not in (tmp_path / "b.csv").read_text(encoding="utf-8")
+    assert mibao("unmask", "b.csv", "--vault", "v", "-o", "c.csv", folder=tmp_path).returncode == 0
+    with (tmp_path / "c.csv").open(encoding="utf-8", newline="") as file:
+        assert list(reader(file)) == table
 
 
 def test_without_a_policy_each_finding_becomes_the_name_of_its_type(note: Path, tmp_path: Path) -> None:

@@ -136,8 +136,12 @@ def unmask(
     scope: Scope = SCOPE,
     output: Output = None,
 ) -> None:
-    """Put back what placeholders of a vault stand for. What is no placeholder of it stays."""
-    from mibao.cli import deid_files, deid_work
+    """Put back what placeholders of a vault stand for. What is no placeholder of it stays.
+
+    In JSON lines, CSV and FHIR resources values are put back cell by cell, so that quotes and line ends in them are
+    written as the format wants them.
+    """
+    from mibao.cli import deid_files, deid_restore, deid_work
 
     if vault is None:
         raise InputError("unmask: expected --vault V, the vault that `mibao mask --vault V` wrote")
@@ -148,7 +152,10 @@ def unmask(
         deid_files.opened(source) as place,
         deid_files.written(output) as out,
     ):
-        deid_work.unmask_text(place, out, held)
+        if deid_restore.is_structured(source):
+            deid_restore.unmask_cells(place, out, held, source)
+        else:
+            deid_work.unmask_text(place, out, held)
 
 
 @app.command()

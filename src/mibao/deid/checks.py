@@ -167,7 +167,8 @@ def _national_phone(written: str) -> bool:
 def _short_phone(written: str) -> bool:
     digits = written.translate(_NO_SEPARATORS)
     date = re.fullmatch(r"[0-9]{2}[.-][0-9]{2}[.-](?:[0-9]{2}|[0-9]{4})|(?:19|20)[0-9]{2}[ .-][0-9]{2}.*", written)
-    return 6 <= len(digits) <= 12 and not date
+    decimal = re.fullmatch(r"[0-9]+[.][0-9]+", written)
+    return 6 <= len(digits) <= 12 and not date and not decimal
 
 
 def _cn_mobile(number: str) -> bool:

@@ -34,6 +34,8 @@ _LOOSE = 0.6
 _MONTH_NAMES = "|".join(  # "may" and "march" in lower case are words
     rf"{full}|{full.upper()}|{full[:3]}\.?|{full[:3].upper()}\.?" for full in (*MONTHS, "Sept")
 )
+_SAYS = "改成|改为|换成|变更为|更新为|更新成|应为|是|为|系"
+_OPENING = r"""(?:(?!\(\+?[0-9]{1,4}\))["'“”‘’「『【《<(\[*`]){0,2}"""
 _NO_PLACE = "的在是和与及或为到从由了您我你他她它这那有于被把给等电邮手联身姓"
 _FRAGMENTS: Mapping[str, str] = MappingProxyType(
     {
@@ -43,7 +45,14 @@ _FRAGMENTS: Mapping[str, str] = MappingProxyType(
         "M": r"(?![0-9A-Za-z])(?!\.[0-9])",
         "S": "(?: ?[.·•_*-] ?| {1,2})",
         "Z": "[零〇一二三四五六七八九幺]",
-        "G": """["']?[ \\t]{0,2}[:=#是为]{0,2}[ \\t]{0,3}["']?""",
+        "G": (
+            r"""["'*_`]{0,2}\)?"""
+            rf"(?:[ \t]{{0,2}}(?:{_SAYS}|(?i:is|was|are|to|on file)(?=[^0-9A-Za-z]))){{0,2}}"
+            r"[ \t]{0,2}[:=#|]{0,2}\r?\n?[ \t]{0,3}" + _OPENING
+        ),
+        "K": """["']?[ \\t]{0,2}[:=#是为]{0,2}[ \\t]{0,3}["']?""",
+        "C": r"(?:呢|吗|是多少|多少| please)?[?.。]?\r?\n[A-Za-z一-鿿]{1,10}: ?",
+        "E": r"(?: ?(?:ext\.?|x|转分机|分机|转)[ :]?[0-9]{1,6}| ?\((?:ext\.?|转|分机)[ :]?[0-9]{1,6}\))",
         "MONTH": f"(?:{_MONTH_NAMES})",
         "P": f"(?:(?![{_NO_PLACE}])[一-鿿])",
         "PROVINCE": places.PROVINCE,

@@ -109,7 +109,8 @@ NO_ENGLISH_NAMES = NEVER_IN_A_NAME | frozenset(
     well, went, what, when, where, whether, which, while, who, whom, whose, why, within, without, work, yes, yet, you,
     years, year, month, week, day, today, tomorrow, yesterday, morning, afternoon, evening, night, spring, summer,
     autumn, winter, time, people, man, woman, boy, girl, child, children, home, house, room, right, left, early, late,
-    cursor, null, void, asap, btw, diy, eta, faq, fwd, fyi, imo, ok, rsvp, tba, tbc, tbd, todo
+    cursor, null, void, asap, btw, diy, eta, faq, fwd, fyi, imo, ok, rsvp, tba, tbc, tbd, todo,
+    aadhaar, ein, fein, hkid, iban, imei, itin, nino, nric, ssn, swift, tfn, vin
 """)
 )
 

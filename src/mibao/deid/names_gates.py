@@ -27,6 +27,7 @@ _NO_WORD = re.compile(  # one letter, numbers behind it or none; hexadecimal num
     r"[^\W\d_](?:[ ,.;:]+[0-9.]*)*|(?=[0-9 -]*[a-f])(?=[a-f -]*[0-9])[0-9a-f]{4,8}(?:[ -][0-9a-f]{4,8})*[ .]*"
 )
 _MONTH = re.compile(r"(?:Jan|Feb|Mar|April?|May|June?|July?|Aug|August|Sept?|Oct|Nov|Dec) {1,2}[0-3]?[0-9](?![0-9])")
+_SERIAL = re.compile(r"[A-Z]{1,3}-?[0-9]{4,}(?:-[0-9]+)*|[A-Z]{2,3}-[0-9]{3,}")  # PO-389642 is no place
 _INNER_CAPITAL = re.compile("(?<!Mc)(?<!Mac)(?<=[A-Za-z])[A-Z]")
 _NO_CHINESE_NAME = re.compile("|".join(lexicon.NOT_CHINESE_NAMES))
 
@@ -42,7 +43,15 @@ def may_be_chinese(text: str, piece: Piece) -> bool:
         return (
             not name.islower() and name.lower() not in lexicon.NO_ENGLISH_NAMES and not _MONTH.match(text, piece.start)
         )
-    return piece.entity is not EntityType.PERSON or _NO_CHINESE_NAME.match(text, piece.start) is None
+    return piece.entity is not EntityType.PERSON or not _begins_or_ends_a_word(text, piece)
+
+
+def _begins_or_ends_a_word(text: str, piece: Piece) -> bool:
+    """Whether a common word stands there, or all of ``piece`` is the end of one, as 谢 is in 谢谢."""
+    if _NO_CHINESE_NAME.match(text, piece.start):
+        return True
+    word = _NO_CHINESE_NAME.match(text, piece.start - 1) if piece.start else None
+    return word is not None and word.end() >= piece.end
 
 
 def may_be_english(text: str, piece: Piece) -> bool:
@@ -50,7 +59,7 @@ def may_be_english(text: str, piece: Piece) -> bool:
     name = text[piece.start : piece.end]
     before, after = text[max(0, piece.start - 2) : piece.start], text[piece.end : piece.end + 2]
     part_of_more = before[-1:].isalnum() or after[:1].isalnum()
-    if part_of_more or _NO_WORD.fullmatch(name) or _MONTH.match(text, piece.start):
+    if part_of_more or _NO_WORD.fullmatch(name) or _SERIAL.fullmatch(name.strip()) or _MONTH.match(text, piece.start):
         return False
     if not LETTER.search(name):  # a bare number is at most a postcode, and one beside words
         postcode = piece.entity is EntityType.ADDRESS and len(name) >= 4 and piece.score >= LEAST_SCORE_OF_NUMBERS

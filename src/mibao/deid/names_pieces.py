@@ -20,6 +20,7 @@ ENGLISH_KINDS = (
 )  # fmt: skip
 CHINESE_KINDS = (EntityType.PERSON, EntityType.LOCATION, EntityType.ORGANIZATION, EntityType.TITLE)
 _PLACE = CHINESE_KINDS.index(EntityType.LOCATION)
+_PERSON = ENGLISH_KINDS.index(EntityType.PERSON)
 
 _WIDEST_GAP = 3  # between two words of a name
 _JOINTS = "-'’"
@@ -110,6 +111,11 @@ def _english_members(text: str, tags: Tags, first: int) -> list[int]:
     """The words of one name; an apostrophe or a hyphen inside a word does not cut it: O'Neill, Smith-Jones."""
     members, kind, last = [first], tags.kinds[first], len(tags.kinds) - 1
     while (here := members[-1]) < last:
+        if kind == _PERSON and _goes_on_behind_a_hyphen(text, tags, here):
+            members.append(here + 2)
+            if here + 3 <= last and tags.kinds[here + 3] == kind and tags.starts[here + 3] == tags.ends[here + 2] + 1:
+                members.append(here + 3)
+            continue
         follower = here + 1
         gap = tags.starts[follower] - tags.ends[here]
         if gap == 0 and follower < last and tags.kinds[follower] < 0 and text[tags.starts[follower]] in _JOINTS:
@@ -122,18 +128,26 @@ def _english_members(text: str, tags: Tags, first: int) -> list[int]:
     return members
 
 
+def _goes_on_behind_a_hyphen(text: str, tags: Tags, here: int) -> bool:
+    """Whether a word in capitals stands behind a hyphen, whatever the model takes it for: Ling of Wei-Ling."""
+    if here + 2 >= len(tags.kinds) or text[tags.starts[here + 1]] != "-" or not text[tags.starts[here]].isupper():
+        return False
+    close = tags.starts[here + 1] == tags.ends[here] and tags.starts[here + 2] == tags.ends[here + 1]
+    return close and text[tags.starts[here + 2]].isupper()
+
+
 def _within(tags: Tags, members: Sequence[int], place: int, start: int) -> tuple[int, float]:
     """The last of ``members`` from ``place`` on that ends within a piece, and the mean certainty of all up to it."""
     total, count, taken = 0.0, 0, members[place]
     for member in members[place:]:
         if tags.ends[member] > start + PIECE:
             break
-        total, count, taken = total + tags.shares[member], count + 1, member
+        total, count, taken = total + tags.shares[member], count + (tags.shares[member] > 0), member
     return taken, _score(total, count)
 
 
 def _score(total: float, count: int) -> float:
-    return min(int(100 * total / count) / 100, 0.89)  # below what is strong
+    return min(int(100 * total / (count or 1)) / 100, 0.89)  # below what is strong
 
 
 def _trimmed(text: str, start: int, end: int, *, rest: bool) -> tuple[int, int]:

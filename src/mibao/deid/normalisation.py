@@ -51,7 +51,7 @@ MONTHS = (
 
 _CN_MOBILE = re.compile(r"(?:(?:\+|00)?86|\(\+?86\))?[ -]?(1[3-9][0-9][ .-]?[0-9]{4}[ .-]?[0-9]{4})")
 _NANP = re.compile(r"(?:\+?1[ .-]?)?(\(?[2-9][0-9]{2}\)?[ .-]{0,2}[2-9][0-9]{2}[ .-]?[0-9]{4})")
-_EXTENSION = re.compile(r"(?:转| *(?:ext\.?|x) *)(?=[0-9]{1,6}$)")
+_EXTENSION = re.compile(r" *\(?(?:转分机|分机|转|ext\.?|x)[ :]*([0-9]{1,6})\)?$")
 _YEAR_FIRST = re.compile(r"([0-9]{4})[^0-9]{1,3}([0-9]{1,2})[^0-9]{1,3}([0-9]{1,2})[^0-9]?")
 _YEAR_LAST = re.compile(r"([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]([0-9]{4})")
 _DAY_MONTH = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th)?[ -]+(?:of )?([A-Za-z]{3,9})[., -]+([0-9]{4})")
@@ -132,7 +132,7 @@ def _name(folded: str) -> str:
 
 def _phone(folded: str) -> str:
     folded = re.sub(r"[·•_*]| {2,}", " ", folded.translate(CHINESE_DIGITS))
-    number, _, extension = _EXTENSION.sub("\0", folded, count=1).partition("\0")
+    number, _, extension = _EXTENSION.sub(lambda found: "\0" + found[1], folded, count=1).partition("\0")
     suffix = f"x{extension}" if extension else ""
     for national in (_CN_MOBILE, _NANP):  # 11 and 10 digits: the two never meet
         if found := national.fullmatch(number):
