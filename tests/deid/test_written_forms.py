@@ -69,7 +69,12 @@ FOUND = {
         "病历号改为⟦B944537150⟧",
         "agent: your MRN?\nme: ⟦00482913⟧",
     ],
-    "HEALTH_PLAN_NUMBER": ["insurance ID is ⟦W294175625⟧", "insurance_no=⟦YB979528060⟧", "医保号：⟦8400 2784 91⟧"],
+    "HEALTH_PLAN_NUMBER": [
+        "insurance ID is ⟦W294175625⟧",
+        "insurance_no=⟦YB979528060⟧",
+        "member ID: ⟦W203199570⟧",
+        "医保号：⟦8400 2784 91⟧",
+    ],
     "CN_OFFICER_ID": ["军官证改成⟦南字第12345678号⟧", "证号 ⟦南字第12345678号⟧"],
     "US_EIN": ["employer identification number was ⟦61-4596119⟧", "FEIN ⟦456315026⟧"],
     "US_DRIVER_LICENSE": ["driver license number ⟦D535-5879-7013⟧"],
@@ -86,6 +91,7 @@ FOUND = {
     "ADDRESS": [
         "⟦906 Maple Hollow Road #12, Portland, OR 97205-1120⟧",
         "⟦12 Kestrel Way, Austin, TX⟧ today",
+        "⟦53 Fernside Ct. #12, Boise, ID 83702⟧",
         "⟦Flat 3, 61 High Street, Leeds LS2 8TD⟧.",
         "⟦P.O. Box 8732, Salem, OR 97301⟧",
         "⟦12 W 45th Street, Denver, Colorado 80203⟧",
@@ -138,6 +144,8 @@ def test_an_extension_in_any_form_is_the_same_number(written: str) -> None:
 
 def test_words_of_thanks_and_serial_numbers_are_no_names() -> None:
     assert detect("麻烦登记一下，谢谢") == ()
+    text = "麻烦把QQ改成29271546谢谢"
+    assert [each.type for each in detect(text + "\n\n" + text)] == [EntityType.CN_QQ] * 2
     assert detect("PO-389642 was shipped") == ()
 
 

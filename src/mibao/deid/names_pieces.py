@@ -22,6 +22,7 @@ CHINESE_KINDS = (EntityType.PERSON, EntityType.LOCATION, EntityType.ORGANIZATION
 _PLACE = CHINESE_KINDS.index(EntityType.LOCATION)
 _PERSON = ENGLISH_KINDS.index(EntityType.PERSON)
 
+_LINE_END = "\r\n"
 _WIDEST_GAP = 3  # between two words of a name
 _JOINTS = "-'’"
 _NOT_LAST = ",;:-/\"' \n\t(["
@@ -163,7 +164,7 @@ def chinese_pieces(text: str, tags: Tags) -> Iterator[Piece]:
     """The pieces of tagged characters: Latin words whole, places that follow one another as one, up to the room."""
     reached = known = 0
     for first in tags.named:
-        if first < known:
+        if first < known or text[first] in _LINE_END:
             continue
         start, end, last = _chinese_whole(text, tags, first)
         yield from _chinese_pieces(text, tags, (first, last), (max(start, reached), end))
@@ -175,7 +176,7 @@ def _chinese_whole(text: str, tags: Tags, first: int) -> tuple[int, int, int]:
     kind, last, end = tags.kinds[first], first, first
     start, _ = _whole_latin_words(text, first, first + 1)
     while True:
-        while last + 1 < len(text) and tags.kinds[last + 1] == kind and (tags.inside[last + 1] or kind == _PLACE):
+        while _goes_on(text, tags, last + 1, kind):
             last += 1
         _, end = _whole_latin_words(text, first, last + 1)
         if kind != _PLACE:
@@ -185,6 +186,13 @@ def _chinese_whole(text: str, tags: Tags, first: int) -> tuple[int, int, int]:
         if end == last + 1 or end >= len(text) or tags.kinds[end] != _PLACE:
             return start, end, last
         last = end
+
+
+def _goes_on(text: str, tags: Tags, place: int, kind: int) -> bool:
+    """Whether the character at ``place`` goes on a name of ``kind``; none goes on in the next line."""
+    if place >= len(text) or tags.kinds[place] != kind or text[place] in _LINE_END:
+        return False
+    return tags.inside[place] or kind == _PLACE
 
 
 def _chinese_pieces(text: str, tags: Tags, tagged: tuple[int, int], whole: tuple[int, int]) -> Iterator[Piece]:
