@@ -81,7 +81,7 @@ FOUND = {
     "IBAN_CODE": ["iban ⟦gb82 west 1234 5698 7654 32⟧"],
     "VIN": ["vin ⟦1hgcm82633a004352⟧"],
     "IMEI": ["IMEI ⟦490154-20-323751-8⟧"],
-    "UK_NINO": ["nino ⟦ab 12 34 56 c⟧", "NI number ⟦AB-12-34-56-C⟧"],
+    "UK_NINO": ["nino ⟦ab 12 34 56 c⟧", "National Insurance number: ⟦AB123456C⟧", "NI number ⟦AB-12-34-56-C⟧"],
     "UK_POSTCODE": ["postcode: ⟦sw1a 1aa⟧", "postcode ⟦SW1A1AA⟧"],
     "IN_PAN": ["PAN ⟦abcpe1234f⟧"],
     "TW_ID": ["身分證 ⟦a123456789⟧"],
