@@ -4,7 +4,8 @@
 
 Bodies are appended to FOLDER/received.jsonl, and the path of each whose client left before its answer was over to
 FOLDER/left.jsonl. FOLDER/script.json, if there, says what to answer: ``{"json": ...}``, ``{"events": [...]}``,
-``{"raw": "...", "type": "...", "status": 200}``, with ``headers`` and after ``wait_s``, if given. In it ``{{n}}``
+``{"raw": "...", "type": "...", "status": 200}``, with ``headers`` and after ``wait_s``, if given; ``pause_s`` lies
+between events, or characters of ``raw``; ``cut`` breaks the connection off where the answer would end. In it ``{{n}}``
 stands for the n-th placeholder of the request; ``{{n|lower}}``, ``{{n|bare}}`` and ``{{n|escaped}}`` for what models
 make of one. Else the last text of the request is said again.
 """
@@ -186,6 +187,8 @@ class Dummy:
         await asyncio.sleep(filled.get("wait_s", 0))
         if "raw" in filled:
             headers = {"content-type": filled.get("type", "application/json"), **more}
+            if "pause_s" in filled:
+                return await self.dripping(request, filled["raw"], filled["pause_s"], headers)
             return web.Response(body=filled["raw"].encode(), status=filled.get("status", 200), headers=headers)
         if "json" in filled:
             return web.json_response(filled["json"], status=filled.get("status", 200), headers=more)
@@ -200,6 +203,18 @@ class Dummy:
             data = event if isinstance(event, str) else json.dumps(event)
             await response.write(f"{name}data: {data}\n\n".encode())
             await asyncio.sleep(filled.get("pause_s", 0))
+        if filled.get("cut") and request.transport is not None:
+            request.transport.close()
+        return response
+
+    async def dripping(
+        self, request: web.Request, text: str, pause_s: float, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        for character in text:
+            await response.write(character.encode())
+            await asyncio.sleep(pause_s)
         return response
 
     async def models(self, _: web.Request) -> web.Response:

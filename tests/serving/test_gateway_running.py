@@ -12,10 +12,12 @@ import threading
 import time
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 
 import openai
 import pytest
 
+from mibao import serving
 from serving_conformance import MAIL, chat, streamed
 from serving_process import free_port, running, wait_until_up
 
@@ -270,6 +272,97 @@ def test_surrogates_have_the_form_of_what_they_stand_for_and_come_back(tmp_path,
     assert not [true for true in ("138-0013-8000", MAIL, "张伟明") if true in sent]
 
 
+def a_chat(content, finish=None):
+    return {"id": "c", "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}]}
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """A gateway that waits a second for what its upstream says."""
+    config = 'no_auth = true\n[[upstreams]]\nname = "main"\nurl = "{upstream}"\ntimeout_s = 1\nretries = 0\n'
+    with running(tmp_path_factory.mktemp("hasty"), config=config) as started:
+        yield started
+
+
+def last_event(text):
+    return json.loads(text.rstrip().rsplit("data: ", 1)[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "events"),
+    [
+        ("/v1/chat/completions", [a_chat("half")]),
+        ("/v1/chat/completions", [a_chat("one", "stop"), {"choices": [{"index": 1, "delta": {"content": "other"}}]}]),
+        ("/v1/chat/completions", [a_chat('"finish_reason": "stop"')]),
+        ("/v1/completions", [{"id": "c", "choices": [{"index": 0, "text": "half", "finish_reason": None}]}]),
+        ("/v1/responses", [{"type": "response.created", "response": {"id": "resp_1"}}]),
+        ("/v1/messages", [{"type": "message_start", "message": {"id": "m"}}]),
+    ],
+)
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_stream_without_its_last_event_is_told_to_have_broken_off(hasty, path, events, cut):
+    hasty.script({"events": events, "cut": cut})
+    body = {"model": "m", "stream": True, "input": "x", "messages": [{"role": "user", "content": "x"}], "prompt": "x"}
+    _, text, _ = hasty.post(path, body)
+    assert last_event(text)["error"]["code"] == "upstream_broke_off"
+    assert text.count("upstream_broke_off") == 1
+
+
+def test_a_chat_that_says_why_it_finished_may_end_without_done(hasty):
+    hasty.script({"events": [a_chat("x"), a_chat("", "stop"), {"id": "c", "choices": [], "usage": {}}]})
+    _, text, _ = hasty.post("/v1/chat/completions", chat("x", stream=True))
+    assert "error" not in text
+    assert streamed(text)[0] == "x"
+
+
+def test_a_service_that_leaves_its_connection_open_after_the_last_event_is_not_waited_for(hasty):
+    hasty.script({"events": ["[DONE]"], "pause_s": 8})
+    began_s = time.monotonic()
+    _, text, _ = hasty.post("/v1/chat/completions", chat("x", stream=True))
+    assert text == "data: [DONE]\n\n"
+    assert time.monotonic() - began_s < 4
+
+
+def test_an_answer_that_drips_is_not_waited_for_longer_than_was_told(hasty):
+    hasty.script({"raw": "[" * 100, "pause_s": 0.1})
+    began_s = time.monotonic()
+    status, text, _ = hasty.post("/v1/chat/completions", chat("x"))
+    assert (status, json.loads(text)["error"]["code"]) == (504, "upstream_timeout")
+    assert time.monotonic() - began_s < 5
+
+
+def test_a_stream_that_never_ends_is_ended_after_six_times_as_long(hasty):
+    hasty.script({"events": [a_chat("x")] * 100, "pause_s": 0.2})
+    began_s = time.monotonic()
+    _, text, _ = hasty.post("/v1/chat/completions", chat("x", stream=True))
+    assert last_event(text)["error"]["code"] == "upstream_broke_off"
+    assert 5 < time.monotonic() - began_s < 12
+
+
+ENDS = {
+    "/v1/chat/completions": [a_chat("x"), a_chat("", "stop"), "[DONE]"],
+    "/v1/messages": [{"type": "ping"}, {"type": "message_stop"}],
+    "/v1/responses": [
+        {"type": "response.created", "response": {"id": "resp_1"}},
+        {"type": "response.completed", "response": {"id": "resp_1"}},
+    ],
+}
+
+
+def test_a_stream_that_cannot_be_written_down_does_not_end_as_one_that_was(tmp_path):
+    with running(tmp_path, config=CONFIG) as gateway:
+        log = (tmp_path / "serve.log").read_text(encoding="utf-8")
+        key = next(line.split(": ")[1] for line in log.splitlines() if line.startswith("first API key"))
+        with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as store:
+            store.execute("ALTER TABLE ledger_outbox RENAME TO gone")
+        for path, events in ENDS.items():
+            gateway.script({"events": events})
+            body = {"model": "spare", "stream": True, "input": "x", "messages": [{"role": "user", "content": "x"}]}
+            _, text, _ = gateway.post(path, body, {"authorization": f"Bearer {key}"})
+            assert last_event(text)["error"]["code"] == "unavailable", path
+            assert not [end for end in ("[DONE]", "message_stop", "response.completed") if end in text]
+
+
 def test_asked_to_end_it_finishes_what_it_was_asked(tmp_path):
     with running(tmp_path, "--no-auth") as gateway:
         event = {"id": "c", "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
@@ -380,3 +473,12 @@ def test_wrong_use_is_told_in_one_line(tmp_path, arguments, message):
     assert message in done.stderr
     assert "secret" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_code_of_a_refusal_is_documented():
+    folder = Path(serving.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py") if path.name != "admin.py")
+    codes = set(re.findall(r'code ?= ?"([a-z_]+)"|40[45]: "([a-z]+_(?:not_)?allowed)"|"([a-z]+_exceeded)"', source))
+    told = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
+    assert len(codes) > 30
+    assert not [code for found in codes for code in found if code and f"`{code}`" not in told]

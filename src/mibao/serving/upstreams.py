@@ -24,6 +24,7 @@ _PASSED_ON = {
 _CODE = re.compile(r"[a-z_]{1,64}")
 _PARAMETER = re.compile(r"[a-z_.\[\]0-9]{1,40}")
 _SECONDS = re.compile(r"[0-9]{1,5}")
+STREAM_TIMES = 6
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
@@ -37,7 +38,8 @@ class Upstream:
         key: Its API key; None where it needs none, or the client's goes through.
         dialect: Which header the key goes into.
         forward_authorization: Whether the client's own key is sent on.
-        timeout_s: For the whole answer, or between two pieces of a stream.
+        timeout_s: For a whole answer from its request to its last byte; of a stream, to its head and between two of
+            its pieces. A stream may take :data:`STREAM_TIMES` as long in all.
         retries: How often a request is sent again that was refused before any of its answer came.
     """
 
@@ -48,6 +50,12 @@ class Upstream:
     forward_authorization: bool = False
     timeout_s: float = 600.0
     retries: int = 1
+
+
+class Answer(aiohttp.ClientResponse):
+    """An answer; where it is no stream, it must be whole by ``until_s`` on the clock of the event loop."""
+
+    until_s: float | None = None
 
 
 class Client:
@@ -64,6 +72,7 @@ class Client:
             auto_decompress=True,
             max_line_size=64 * 1024,
             max_field_size=64 * 1024,
+            response_class=Answer,
         )
         return self
 
@@ -84,14 +93,18 @@ class Client:
         """
         if self._session is None:
             raise RuntimeError("not opened")
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=upstream.timeout_s)
+        timeout = aiohttp.ClientTimeout(
+            total=STREAM_TIMES * upstream.timeout_s, sock_connect=10, sock_read=upstream.timeout_s
+        )
         url = upstream.url.rstrip("/") + path.removeprefix("/v1") + (f"?{query}" if query else "")
         for attempt in range(upstream.retries + 1):
             last = attempt == upstream.retries
+            until_s = asyncio.get_running_loop().time() + upstream.timeout_s
             try:
-                response = await self._session.request(
-                    method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-                )
+                async with asyncio.timeout_at(until_s):
+                    response = await self._session.request(
+                        method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                    )
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
                 if last or isinstance(error, TimeoutError):
                     code = "upstream_timeout" if isinstance(error, TimeoutError) else "upstream_unreachable"
@@ -109,6 +122,8 @@ class Client:
                 response.release()
                 await asyncio.sleep(0.1 * 2**attempt)
                 continue
+            if isinstance(response, Answer):
+                response.until_s = until_s
             async with response:
                 yield response
             return
@@ -139,16 +154,19 @@ async def read_json(answer: aiohttp.ClientResponse, *, limit: int) -> Any:
     """The JSON of a whole answer.
 
     Raises:
-        Withheld: it is none, longer than ``limit`` bytes, or breaks off.
+        Withheld: it is none, longer than ``limit`` bytes, breaks off, or is not there in time.
     """
     data = bytearray()
     try:
-        async for piece in answer.content.iter_any():
-            data += piece
-            if len(data) > limit:
-                raise Withheld("the upstream's answer is too long", status=502, code="upstream_too_long")
+        async with asyncio.timeout_at(answer.until_s if isinstance(answer, Answer) else None):
+            async for piece in answer.content.iter_any():
+                data += piece
+                if len(data) > limit:
+                    raise Withheld("the upstream's answer is too long", status=502, code="upstream_too_long")
         return msgspec.json.decode(bytes(data))
-    except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except TimeoutError:
+        raise Withheld("the upstream's answer takes too long", status=504, code="upstream_timeout") from None
+    except (aiohttp.ClientError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise Withheld("the upstream's answer cannot be read", status=502, code="upstream_unreadable") from None
 
 
