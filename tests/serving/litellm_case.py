@@ -10,6 +10,7 @@ from typing import Any
 
 import litellm
 
+from mibao.serving.faults import Withheld
 from mibao.serving.litellm_guardrail import MibaoGuardrail
 
 MAIL = "jane.roe@example.com"
@@ -33,7 +34,13 @@ async def main() -> None:
     messages = [{"role": "user", "content": f"Write to {MAIL}", "name": "jane_roe"}]
     whole = await asked(guardrail, url, {"messages": messages, "tools": [TOOL]})
     streamed = await asked(guardrail, url, {"messages": messages, "stream": True})
-    print(json.dumps({"whole": whole, "streamed": "".join(streamed), "chunks": len(streamed)}))  # noqa: T201
+    nameless = []
+    try:
+        await guardrail.async_pre_call_hook(None, None, {"model": "openai/m", "messages": messages}, "completion")
+    except Withheld as refused:
+        nameless = [refused.status, refused.code]
+    told = {"whole": whole, "streamed": "".join(streamed), "chunks": len(streamed), "nameless": nameless}
+    print(json.dumps(told))  # noqa: T201
 
 
 asyncio.run(main())

@@ -272,6 +272,15 @@ def test_surrogates_have_the_form_of_what_they_stand_for_and_come_back(tmp_path,
     assert not [true for true in ("138-0013-8000", MAIL, "张伟明") if true in sent]
 
 
+def test_clients_certificates_and_several_workers_are_not_taken_together(tmp_path):
+    told = "certificate = 'a'\ncertificate_key = 'b'\nclient_authority = 'c'\nworkers = 2\n"
+    config = f"no_auth = true\n[[upstreams]]\nname = 'main'\nurl = 'http://127.0.0.1:9/v1'\n[server]\n{told}"
+    (tmp_path / "config.toml").write_text(config, encoding="utf-8")
+    done = mibao(tmp_path, "serve", "config.toml")
+    assert done.returncode == 2
+    assert "expected one worker with client_authority, got 2" in done.stderr
+
+
 def a_chat(content, finish=None):
     return {"id": "c", "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}]}
 

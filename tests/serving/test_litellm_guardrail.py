@@ -19,6 +19,7 @@ def test_litellm_sends_placeholders_and_answers_with_words(tmp_path):
     assert told["whole"]["choices"][0]["message"]["content"] == f"Write to {MAIL}"
     assert told["streamed"] == f"Write to {MAIL}"
     assert told["chunks"] > 5
+    assert told["nameless"] == [400, "invalid_request"]
     received = (tmp_path / "received.jsonl").read_text(encoding="utf-8")
     assert received.count("EMAIL_ADDRESS_") >= 3
     assert MAIL not in received

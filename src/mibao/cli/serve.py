@@ -174,6 +174,8 @@ def _configuration(config: Path | None, *, no_auth: bool, **options: Any) -> Con
     configurations.check(settings, source="serve" if config is None else str(config))
     if (settings.server.certificate is None) != (settings.server.certificate_key is None):
         raise InputError("serve: expected a certificate and its key, or neither")
+    if settings.server.client_authority is not None and settings.server.workers > 1:
+        raise InputError(f"serve: expected one worker with client_authority, got {settings.server.workers}")
     return settings
 
 

@@ -31,6 +31,7 @@ from mibao.deid.policies import PSEUDONYMS, READY, ready_policy
 from mibao.errors import InputError
 from mibao.serving.answers import AnswerRestorer
 from mibao.serving.bodies import json_mode, tools_of
+from mibao.serving.faults import Withheld
 from mibao.serving.findings_cache import FindingsCache
 from mibao.serving.placeholders import Names
 from mibao.serving.requests_walk import RequestMasker
@@ -90,14 +91,16 @@ class MibaoGuardrail(CustomGuardrail):
         """The request as it may leave.
 
         Raises:
-            Withheld: something that cannot be looked into.
+            Withheld: something that cannot be looked into, or a request that its answer could not be told to belong to.
         """
+        if (call := _call(data)) is None:
+            raise Withheld("expected a litellm_call_id", status=400, code="invalid_request")
         own = {key: value for key, value in data.items() if key in _LITELLMS or key.startswith("litellm_")}
         names = Names(scope_key=random_bytes(32), policy=self._policy)
         masker = RequestMasker(names, self._cache, attachments=self._attachments)
         body = {key: value for key, value in data.items() if key not in own}
         masked = masker.mask(body)
-        self._asked[str(data.get("litellm_call_id"))] = _Asked(
+        self._asked[call] = _Asked(
             names=names, sent=Sent(tuple(masker.texts)), tools=frozenset(tools_of(body)), json_mode=json_mode(body)
         )
         while len(self._asked) > MAX_REQUESTS:
@@ -109,7 +112,7 @@ class MibaoGuardrail(CustomGuardrail):
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:
         """A whole answer, restored."""
-        asked = self._asked.pop(str(data.get("litellm_call_id")), None)
+        asked = self._asked.pop(_call(data) or "", None)
         if asked is None or not isinstance(response, ModelResponse):
             return response
         restored = self._restorer(asked).whole(response.model_dump(mode="json"))
@@ -119,7 +122,7 @@ class MibaoGuardrail(CustomGuardrail):
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncIterator[Any]:
         """A streamed answer, restored as it comes."""
-        asked = self._asked.pop(str(request_data.get("litellm_call_id")), None)
+        asked = self._asked.pop(_call(request_data) or "", None)
         if asked is None:
             async for chunk in response:
                 yield chunk
@@ -139,6 +142,12 @@ class MibaoGuardrail(CustomGuardrail):
             return tool in asked.tools and ("*" in self._tools or tool in self._tools)
 
         return AnswerRestorer(asked.names, asked.sent, json_mode=asked.json_mode, tool_allowed=allowed)
+
+
+def _call(data: dict[str, Any]) -> str | None:
+    """Which of LiteLLM's calls it is."""
+    call = data.get("litellm_call_id")
+    return call if isinstance(call, str) and call else None
 
 
 def _chunk(event: Event) -> ModelResponseStream:
