@@ -1,5 +1,6 @@
 """Running the gateway: keys, aliases and fallbacks, other ports and hosts, wrong use, and an end that loses nothing."""
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import openai
 import pytest
 
 from mibao import serving
+from mibao.serving import app
 from serving_conformance import MAIL, chat, streamed
 from serving_process import free_port, running, wait_until_up
 
@@ -482,6 +484,63 @@ def test_wrong_use_is_told_in_one_line(tmp_path, arguments, message):
     assert message in done.stderr
     assert "secret" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def status_of(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - on loopback
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_gateway_whose_store_cannot_be_used_is_not_ready(tmp_path):
+    with (
+        running(tmp_path, config=CONFIG) as gateway,
+        closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as store,
+    ):
+        store.execute("ALTER TABLE api_keys RENAME TO gone")
+        assert status_of(f"{gateway.url}/readyz") == 503
+        store.execute("ALTER TABLE gone RENAME TO api_keys")
+        assert status_of(f"{gateway.url}/readyz") == 200
+
+
+def test_a_store_that_does_not_answer_is_asked_once_and_waited_for_a_moment(monkeypatch):
+    monkeypatch.setattr(app, "READY_S", 0.05)
+    let_go, asked = threading.Event(), []
+
+    async def ask():
+        probe = app.Probe(lambda: (asked.append(1), let_go.wait(10)))
+        assert not await probe.is_ready()
+        assert not await probe.is_ready()
+        assert len(asked) == 1
+        let_go.set()
+        await asyncio.sleep(0.2)
+        assert await probe.is_ready()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_gateway_that_is_killed_leaves_no_process_that_holds_its_ports(tmp_path, workers):
+    admin = free_port()
+    config = CONFIG.replace("[privacy]", f"[server]\nadmin_port = {admin}\nworkers = {workers}\n\n[privacy]")
+    with running(tmp_path, config=config) as gateway:
+        wait_until_up(f"http://127.0.0.1:{admin}/readyz", gateway.process)
+        gateway.process.kill()
+        gateway.process.wait(10)
+        until, held = time.monotonic() + 20, {admin, gateway.port}
+        while held and time.monotonic() < until:
+            held = {port for port in held if is_listening(port)}
+            time.sleep(0.1)
+        assert not held
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_every_code_of_a_refusal_is_documented():

@@ -136,7 +136,9 @@ def _serve_admin(place: str, host: str, port: int) -> None:
 
     from mibao.serving.admin import admin_app
     from mibao.serving.storage import Store
+    from mibao.serving.worker import end_with_parent
 
+    end_with_parent()
     with Store.open(place) as store:
         app = admin_app(store)
         uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False, ws="none")

@@ -29,6 +29,8 @@ from mibao.serving.gateway import Gateway, apis
 from mibao.serving.upstreams import Client
 from mibao.serving.vault_store import StoredVault
 
+READY_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -37,6 +39,31 @@ class Kept:
     admission: Admission
     close: Callable[[], None] = lambda: None
     vault: StoredVault | None = None
+    ready: Callable[[], object] | None = None  # raises where what is kept cannot be used; may block
+
+
+class Probe:
+    """Whether what a worker keeps can be used: asked in a thread, by one at a time however many want to know."""
+
+    def __init__(self, ready: Callable[[], object] | None) -> None:
+        self._ready = ready
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def is_ready(self) -> bool:
+        """Also False where there is no answer within :data:`READY_S`."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        done, _ = await asyncio.wait({self._asking}, timeout=READY_S)
+        return bool(done) and self._asking.result()
+
+    async def _ask(self) -> bool:
+        if self._ready is None:
+            return True
+        try:
+            await asyncio.to_thread(self._ready)
+        except Exception:  # noqa: BLE001 - whatever it is, nothing can be kept
+            return False
+        return True
 
 
 def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Callable[[], Kept]) -> Starlette:
@@ -74,6 +101,7 @@ def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Calla
                 ),
                 client=client,
             )
+            app.state.probe = Probe(kept.ready)
             ready.set()
             yield
             ready.clear()
@@ -90,9 +118,12 @@ def gateway_app(configuration: Configuration, *, gateway_key: bytes, keep: Calla
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def readyz(_: Request) -> Response:
-        up = ready.is_set()
-        return JSONResponse({"status": "ready" if up else "starting"}, status_code=200 if up else 503)
+    async def readyz(request: Request) -> Response:
+        if not ready.is_set():
+            return JSONResponse({"status": "starting"}, status_code=503)
+        if not await request.app.state.probe.is_ready():
+            return JSONResponse({"status": "the store does not answer"}, status_code=503)
+        return JSONResponse({"status": "ready"})
 
     described = openapi_gateway.document(apis(configuration).values())
 
