@@ -13,7 +13,7 @@ from mibao.serving.upstreams import LONG_NUMBER, Upstream
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}"
 _NAME = re.compile(NAME)
-_ADDRESS = re.compile(r"@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")  # somebody's, where a model's version is @20240620 or @1.2
+ADDRESS = re.compile(r"@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")  # somebody's, where a model's version is @20240620 or @1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,6 @@ class Models:
                 raise Withheld("there is no such model", status=404, code="model_not_found")
             tried = [self._settings[name] for name in (model, *self._settings[model].fallbacks)]
             return Choice(model, [(each.model or each.name, self._upstreams[each.upstream]) for each in tried])
-        if LONG_NUMBER.search(model) or _ADDRESS.search(model):
+        if LONG_NUMBER.search(model) or ADDRESS.search(model):
             raise Withheld("expected a model's name", status=400, code="invalid_model")
         return Choice("", [(model, self.first)])

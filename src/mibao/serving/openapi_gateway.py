@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import mibao
 from mibao.serving.exchange import MODELS, Api
 from mibao.serving.faults import Dialect
-from mibao.serving.models import NAME
+from mibao.serving.models import ADDRESS, NAME
 from mibao.serving.openapi import Json, answer, fields, open_to_all
 from mibao.serving.upstreams import LONG_NUMBER
 
@@ -80,7 +80,11 @@ def _operation(api: Api) -> Json:
 def _body(api: Api) -> Json:
     texts = {"type": ["string", "array"], "items": {"type": ["string", "object"]}}
     properties: Json = {
-        "model": {"type": "string", "pattern": f"^{NAME}$", "not": {"pattern": LONG_NUMBER.pattern}},
+        "model": {
+            "type": "string",
+            "pattern": f"^{NAME}$",
+            "not": {"pattern": f"{LONG_NUMBER.pattern}|{ADDRESS.pattern}"},
+        },
         "stream": {"type": "boolean"} if api.stream is not None else {"const": False},
         "messages": {"type": "array", "items": {"type": "object"}},
         "input": texts,
